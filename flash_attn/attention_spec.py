@@ -1,0 +1,62 @@
+"""AttentionSpec: what one attention call asks for, without its tensors and lengths."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+
+KVLayout = Literal["dense", "varlen", "paged"]
+Phase = Literal["attention", "decode"]
+
+
+class AttentionSpec(NamedTuple):
+    """Frozen, hashable description of a request; dispatch is cached on it.
+
+    Causal attention is a window whose right bound is 0, so ``window_left`` and
+    ``window_right`` describe every positional mask: row ``i`` sees key ``j`` when
+    ``i + seqlen_k - seqlen_q - window_left <= j <= i + seqlen_k - seqlen_q + window_right``,
+    where -1 leaves a side unbounded.
+    """
+
+    dtype: torch.dtype
+    nheads_q: int
+    nheads_k: int
+    head_dim: int
+    head_dim_v: int
+    softmax_scale: float
+    window_left: int = -1
+    window_right: int = -1
+    softcap: float = 0.0
+    dropout_p: float = 0.0
+    varlen_q: bool = False
+    kv_layout: KVLayout = "dense"
+    page_size: int = 0
+    has_alibi: bool = False
+    has_sink: bool = False
+    has_seqused_k: bool = False
+    has_leftpad_k: bool = False
+    has_cache_batch_idx: bool = False
+    phase: Phase = "attention"
+    appends_kv: bool = False
+    rotary_dim: int = 0
+    rotary_interleaved: bool = True
+    needs_backward: bool = False
+    deterministic: bool = False
+    return_attn_probs: bool = False
+    num_splits: int = 0
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the mask is the plain causal one (bottom-right aligned)."""
+        return self.window_left < 0 and self.window_right == 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a sliding window bounds the keys beyond plain causality."""
+        return self.window_left >= 0 or self.window_right > 0
+
+    @property
+    def nheads_per_group(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.nheads_q // self.nheads_k

@@ -1,0 +1,1 @@
+"""One module a backend; dispatch imports each on first use."""

@@ -1,0 +1,128 @@
+"""The contract between dispatch and a backend: the tensors of a call, what comes back, the Backend class.
+
+Conventions that every backend keeps:
+
+- Query layout is ``(batch, seqlen_q, nheads_q, head_dim)``, or ``(total_q, nheads_q, head_dim)`` with
+  int32 ``cu_seqlens_q`` of ``batch + 1`` entries. Only the last dimension is contiguous; strides are honoured.
+- Key and value layout, by ``spec.kv_layout``: ``dense`` ``(batch_k, seqlen_k, nheads_k, head_dim)``, ``varlen``
+  ``(total_k, nheads_k, head_dim)`` with ``cu_seqlens_k``, ``paged`` ``(num_pages, page_size, nheads_k, head_dim)``
+  with int32 ``block_table`` ``(batch, max_pages)``. The value head dim may differ.
+- Keys that sequence ``b`` sees: its first ``seqused_k[b]`` rows (all of its rows without ``seqused_k``), less the
+  first ``leftpad_k[b]``. Masks and ALiBi count positions from ``leftpad_k[b]``, so an effective key length is
+  ``max(0, length - leftpad_k[b])``.
+- Query head ``h`` reads KV head ``h // (nheads_q // nheads_k)``.
+- A logit is ``softmax_scale * q.k``, then ``softcap * tanh(logit / softcap)`` where softcap > 0, then
+  ``- slope * |i + seqlen_k - seqlen_q - j|`` with ALiBi. A sink logit joins the denominator, never the output.
+- ``softmax_lse`` is the fp32 natural logarithm of the denominator, ``(batch, nheads_q, seqlen_q)`` or
+  ``(nheads_q, total_q)``. A row that sees no key has output 0 and lse ``-inf`` (with a sink: the sink itself).
+- Dropout follows :mod:`flash_attn.backends.dropout`. ``attn_probs`` is the normalised probability matrix
+  ``(batch, nheads_q, max_seqlen_q, max_seqlen_k)``, negative where dropout removed an element.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flash_attn.attention_spec import AttentionSpec
+
+
+class AttentionInputs(NamedTuple):
+    """Tensors and lengths of a forward call, validated; ``None`` where the spec does not have them."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    max_seqlen_q: int
+    max_seqlen_k: int
+    cu_seqlens_q: Tensor | None = None
+    cu_seqlens_k: Tensor | None = None
+    seqused_k: Tensor | None = None
+    leftpad_k: Tensor | None = None
+    block_table: Tensor | None = None
+    cache_batch_idx: Tensor | None = None
+    alibi_slopes: Tensor | None = None
+    learnable_sink: Tensor | None = None
+    rng_state: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences in the call."""
+        return self.q.shape[0] if self.cu_seqlens_q is None else self.cu_seqlens_q.shape[0] - 1
+
+
+class ForwardResult(NamedTuple):
+    """Output, log-sum-exp and, where the spec asks for it, the probability matrix."""
+
+    out: Tensor
+    softmax_lse: Tensor
+    attn_probs: Tensor | None = None
+
+
+class Gradients(NamedTuple):
+    """Gradients of q, k and v in their layouts, and ``softmax_d``.
+
+    ``softmax_d`` is fp32 ``rowsum(dout * out) - dlse`` in the layout of ``softmax_lse``; the gradient of
+    ``learnable_sink`` is computed from it above the backends.
+    """
+
+    dq: Tensor
+    dk: Tensor
+    dv: Tensor
+    softmax_d: Tensor
+
+
+class DecodeInputs(NamedTuple):
+    """Tensors of ``flash_attn_with_kvcache``.
+
+    ``k_new``/``v_new`` ``(batch, seqlen_new, nheads_k, head_dim)`` are written into the caches in place at
+    ``cache_seqlens`` before attention; ``rotary_cos``/``rotary_sin`` ``(seqlen_ro, rotary_dim / 2)`` turn
+    ``k_new`` and ``q`` at absolute cache positions (``q`` at ``cache_seqlens + i`` under a causal or local mask,
+    else at ``cache_seqlens``). Attention then sees ``cache_seqlens + seqlen_new`` keys a sequence.
+    """
+
+    q: Tensor
+    k_cache: Tensor
+    v_cache: Tensor
+    k_new: Tensor | None = None
+    v_new: Tensor | None = None
+    rotary_cos: Tensor | None = None
+    rotary_sin: Tensor | None = None
+    cache_seqlens: Tensor | None = None
+    cache_batch_idx: Tensor | None = None
+    cache_leftpad: Tensor | None = None
+    block_table: Tensor | None = None
+    alibi_slopes: Tensor | None = None
+    learnable_sink: Tensor | None = None
+
+
+class Backend(ABC):
+    """One implementation of attention. Knows nothing of autograd, the environment or other backends."""
+
+    name: str
+
+    @abstractmethod
+    def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
+        """Every reason why this backend cannot answer ``spec`` on ``device``; empty when it can."""
+
+    @abstractmethod
+    def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
+        """Attention of validated inputs."""
+
+    @abstractmethod
+    def backward(
+        self,
+        spec: AttentionSpec,
+        inputs: AttentionInputs,
+        result: ForwardResult,
+        dout: Tensor,
+        dlse: Tensor | None,
+    ) -> Gradients:
+        """Gradients for ``forward(spec, inputs) == result``; ``dlse`` is the gradient of ``softmax_lse``."""
+
+    @abstractmethod
+    def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
+        """Append, rotate and attend to a KV cache; the caches change in place."""
