@@ -7,6 +7,7 @@ as upstream's, they compute in the dtype of their inputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -299,9 +300,24 @@ def decode(
     return output
 
 
-_LIBRARY.impl("forward", _forward, "CompositeExplicitAutograd")
-_LIBRARY.impl("backward", _backward, "CompositeExplicitAutograd")
-_LIBRARY.impl("with_kvcache", _with_kvcache, "CompositeExplicitAutograd")
+def _without_autocast(op: Any) -> Callable[..., Any]:
+    """Kernel that runs ``op`` with autocast off, so that it does not reach the PyTorch code of a backend either."""
+
+    def kernel(*args: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            return op(*args)
+
+    return kernel
+
+
+_AUTOCAST_KEYS = ("AutocastCPU", "AutocastCUDA")
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.AutocastCUDA
+)
+for _name, _kernel in (("forward", _forward), ("backward", _backward), ("with_kvcache", _with_kvcache)):
+    _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+    for _key in _AUTOCAST_KEYS:
+        _LIBRARY.impl(_name, _without_autocast(getattr(torch.ops.flash_attn, _name).default), _key)
 torch.library.register_fake("flash_attn::forward", _fake_forward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::with_kvcache", _fake_with_kvcache, lib=_LIBRARY)

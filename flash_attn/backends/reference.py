@@ -115,7 +115,9 @@ class ReferenceBackend(Backend):
 @contextmanager
 def _recording_autograd() -> Iterator[None]:
     """Let autograd record although an operator's kernel runs below it."""
-    excluded = torch._C._dispatch_tls_local_exclude_set() & torch._C._after_autograd_keyset
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
+        excluded = excluded - torch._C.DispatchKeySet(key)
     included = torch._C._dispatch_tls_local_include_set()
     with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
         yield
