@@ -25,7 +25,14 @@ class BuildPackage(build_py):
     """
 
     def run(self) -> None:
-        """Decide what to build, then copy the package from a clean slate."""
+        """Decide what to build, copy the package from a clean slate, and keep the decision in it."""
+        try:
+            self._build()
+        except (BuildError, OSError) as error:
+            # An editable install would only warn about any other exception from here, and go on.
+            raise SystemExit(f"error: {error}") from error
+
+    def _build(self) -> None:
         settings = Settings.from_environment()
         if self.editable_mode and settings.local_version:
             raise BuildError(

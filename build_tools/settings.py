@@ -134,7 +134,7 @@ VARIABLES: tuple[Variable, ...] = (
         field="gpu_archs",
         type="list",
         default="native",
-        doc="AMD architectures to build for; native means the cards of this machine, else all that CK serves.",
+        doc="AMD architectures to build for; native means the cards here, else all that CK serves.",
         accepts="native, or AMD architectures separated by ';' such as gfx90a;gfx942",
         parse=_parse_gpu_archs,
     ),
