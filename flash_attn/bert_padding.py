@@ -65,7 +65,9 @@ class IndexPutFirstAxis(torch.autograd.Function):
         """Place rows."""
         _check_indices(indices)
         if values.ndim == 0 or values.shape[0] != indices.shape[0]:
-            raise ValueError(f"values has shape {tuple(values.shape)}; accepted is ({indices.shape[0]}, ...) as indices")
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; accepted is ({indices.shape[0]}, ...) as indices"
+            )
         ctx.save_for_backward(indices)
         return values.new_zeros((first_axis_dim, *values.shape[1:])).index_copy(0, indices.long(), values)
 
@@ -115,7 +117,9 @@ def _selected(name: str, mask: Tensor, hidden_states: Tensor) -> Tensor:
     selected = mask != 0
     # An additive mask (0 and -inf) would select exactly the wrong tokens.
     if mask.is_floating_point() and bool((selected & (mask != 1)).any()):
-        raise ValueError(f"{name} is of {mask.dtype} with values other than 0 and 1; accepted are bool, int, or 0 and 1")
+        raise ValueError(
+            f"{name} is of {mask.dtype} with values other than 0 and 1; accepted are bool, int, or 0 and 1"
+        )
     return selected
 
 

@@ -1,9 +1,9 @@
 """Random specs, forward and gradients, against the definition in float64."""
 
 from hypothesis import given, settings
+from strategies import attention_cases, decode_cases
 
 from flash_attn.testing import AttentionCase, Comparison, DecodeCase, compare_attention, compare_decode
-from tests.strategies import attention_cases, decode_cases
 
 
 def _assert_passed(case: object, comparisons: list[Comparison]) -> None:

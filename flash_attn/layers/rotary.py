@@ -84,9 +84,7 @@ class ApplyRotaryEmb(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Rotate the gradient backwards."""
         cos, sin, cu_seqlens, seqlen_offsets = _saved_tensors(ctx)
-        dx = apply_rotary(
-            do, cos, sin, seqlen_offsets, cu_seqlens, ctx.max_seqlen, ctx.interleaved, conjugate=True
-        )
+        dx = apply_rotary(do, cos, sin, seqlen_offsets, cu_seqlens, ctx.max_seqlen, ctx.interleaved, conjugate=True)
         return dx, None, None, None, None, None, None, None
 
 
@@ -195,9 +193,7 @@ class ApplyRotaryEmbQKV_(torch.autograd.Function):  # noqa: N801
         """Rotate the gradients of q and k backwards."""
         cos, sin, cos_k, sin_k, seqlen_offsets = _saved_tensors(ctx)
         dqkv = dqkv.clone(memory_format=torch.contiguous_format)
-        _rotate_q_k_(
-            dqkv, cos, sin, cos_k, sin_k, ctx.interleaved, seqlen_offsets, ctx.num_heads_q, conjugate=True
-        )
+        _rotate_q_k_(dqkv, cos, sin, cos_k, sin_k, ctx.interleaved, seqlen_offsets, ctx.num_heads_q, conjugate=True)
         return dqkv, None, None, None, None, None, None, None
 
 
@@ -255,9 +251,7 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):  # noqa: N801
         """Rotate the gradient of k backwards."""
         cos, sin, seqlen_offsets = _saved_tensors(ctx)
         dkv = dkv.clone(memory_format=torch.contiguous_format)
-        apply_rotary(
-            dkv[:, :, 0], cos, sin, seqlen_offsets, interleaved=ctx.interleaved, inplace=True, conjugate=True
-        )
+        apply_rotary(dkv[:, :, 0], cos, sin, seqlen_offsets, interleaved=ctx.interleaved, inplace=True, conjugate=True)
         return dkv, None, None, None, None
 
 
