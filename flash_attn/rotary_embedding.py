@@ -172,13 +172,25 @@ def apply_rotary(
         ValueError: shapes, devices or lengths do not fit. Values of cu_seqlens and of an offset tensor are
             checked when they live on the CPU; elsewhere a position outside cos leaves its row as it is.
     """
-    _check_tables(x, cos, sin)
-    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
+    check_rotary_arguments(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen)
     if cu_seqlens is None:
         positions = dense_positions(x.shape[1], seqlen_offsets, x.device)
     else:
         positions = packed_positions(x.shape[0], cu_seqlens, seqlen_offsets)
     return rotate(x, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=inplace)
+
+
+def check_rotary_arguments(
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    seqlen_offsets: int | Tensor = 0,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+) -> None:
+    """Raise what `apply_rotary` raises, and do nothing else."""
+    _check_tables(x, cos, sin)
+    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
 
 
 def _check_tables(x: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flash_attn.rotary_embedding import apply_rotary, rotate_pairs
+from flash_attn.rotary_embedding import (
+    apply_rotary,
+    check_rotary_arguments,
+    dense_positions,
+    rotate,
+    rotate_pairs,
+)
 
 
 def rotate_half(x: Tensor, interleaved: bool = False) -> Tensor:
@@ -168,16 +174,12 @@ def _rotate_q_k_(
         raise ValueError("cos_k and sin_k must be given together; one of them is None")
     q, k = _split_q_k(qkv, num_heads_q)
     cos_k, sin_k = (cos if cos_k is None else cos_k), (sin if sin_k is None else sin_k)
-    for heads, heads_cos, heads_sin in ((q, cos, sin), (k, cos_k, sin_k)):
-        apply_rotary(
-            heads,
-            heads_cos,
-            heads_sin,
-            seqlen_offsets,
-            interleaved=interleaved,
-            inplace=True,
-            conjugate=conjugate,
-        )
+    # Both are checked before either is written: an error leaves qkv as it was.
+    check_rotary_arguments(q, cos, sin, seqlen_offsets)
+    check_rotary_arguments(k, cos_k, sin_k, seqlen_offsets)
+    positions = dense_positions(qkv.shape[1], seqlen_offsets, qkv.device)
+    rotate(q, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
+    rotate(k, cos_k, sin_k, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
     return qkv
 
 
