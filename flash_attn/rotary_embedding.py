@@ -9,8 +9,8 @@ argument checks and upstream's way of naming positions (offsets, cu_seqlens).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGER = (torch.int32, torch.int64)
@@ -32,7 +32,7 @@ def rotate(
     [0, seqlen_ro) stays as it is.
 
     Args:
-        x: (..., nheads, head_dim), for instance (batch, seqlen, nheads, head_dim), floating point, any strides.
+        x: (..., nheads, head_dim), for instance (batch, seqlen, nheads, head_dim), any strides.
         cos: (seqlen_ro, rotary_dim / 2), rotary_dim <= head_dim, any floating dtype.
         sin: same shape as cos.
         positions: int32 or int64, broadcastable to x.shape[:-2]: (seqlen,) for a batch in step,
@@ -57,10 +57,14 @@ def rotate(
     rows = positions.clamp(0, seqlen_ro - 1)
     row_cos = cos[rows].to(compute_dtype).masked_fill(outside, 1.0).unsqueeze(-2)
     row_sin = sin[rows].to(compute_dtype).masked_fill(outside, 0.0).unsqueeze(-2)
-    return rotate_pairs(x, row_cos, -row_sin if conjugate else row_sin, interleaved=interleaved, inplace=inplace)
+    return rotate_pairs(
+        x, row_cos, -row_sin if conjugate else row_sin, interleaved=interleaved, inplace=inplace
+    )
 
 
-def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, inplace: bool = False) -> Tensor:
+def rotate_pairs(
+    x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, inplace: bool = False
+) -> Tensor:
     """Rotate the first rotary_dim channels of x by angles given for every row.
 
     Args:
@@ -128,7 +132,7 @@ def packed_positions(total: int, cu_seqlens: Tensor, seqlen_offsets: int | Tenso
     positions = tokens - cu_seqlens[sequence]
     if isinstance(seqlen_offsets, Tensor):
         # The tokens behind the last sequence look up one entry more than there are sequences.
-        positions = positions + F.pad(seqlen_offsets, (0, 1))[sequence]
+        positions = positions + functional.pad(seqlen_offsets, (0, 1))[sequence]
     else:
         positions = positions + seqlen_offsets
     return positions.masked_fill(tokens >= cu_seqlens[-1], -1)
@@ -168,13 +172,25 @@ def apply_rotary(
         ValueError: shapes, devices or lengths do not fit. Values of cu_seqlens and of an offset tensor are
             checked when they live on the CPU; elsewhere a position outside cos leaves its row as it is.
     """
-    _check_tables(x, cos, sin)
-    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
+    check_rotary_arguments(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen)
     if cu_seqlens is None:
         positions = dense_positions(x.shape[1], seqlen_offsets, x.device)
     else:
         positions = packed_positions(x.shape[0], cu_seqlens, seqlen_offsets)
     return rotate(x, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=inplace)
+
+
+def check_rotary_arguments(
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    seqlen_offsets: int | Tensor = 0,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+) -> None:
+    """Raise what `apply_rotary` raises, and do nothing else."""
+    _check_tables(x, cos, sin)
+    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
 
 
 def _check_tables(x: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -183,7 +199,9 @@ def _check_tables(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     if cos.ndim != 2:
         raise ValueError(f"cos has shape {tuple(cos.shape)}; accepted is (seqlen_ro, rotary_dim / 2)")
     if sin.shape != cos.shape:
-        raise ValueError(f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}")
+        raise ValueError(
+            f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}"
+        )
     for name, table in (("cos", cos), ("sin", sin)):
         if table.dtype != x.dtype:
             raise TypeError(f"{name} has dtype {table.dtype}; accepted is the dtype of x, {x.dtype}")
@@ -208,7 +226,9 @@ def _check_positions(
         batch, seqlen = x.shape[:2]
     else:
         if x.ndim != 3:
-            raise ValueError(f"x has shape {tuple(x.shape)}; accepted with cu_seqlens is (total, nheads, head_dim)")
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; accepted with cu_seqlens is (total, nheads, head_dim)"
+            )
         _check_index_tensor("cu_seqlens", cu_seqlens, x.device)
         if cu_seqlens.shape[0] == 0:
             raise ValueError("cu_seqlens is empty; accepted is (batch + 1,)")
@@ -220,9 +240,13 @@ def _check_positions(
     if isinstance(seqlen_offsets, Tensor):
         _check_index_tensor("seqlen_offsets", seqlen_offsets, x.device)
         if seqlen_offsets.shape[0] != batch:
-            raise ValueError(f"seqlen_offsets has shape {tuple(seqlen_offsets.shape)}; accepted is ({batch},)")
+            raise ValueError(
+                f"seqlen_offsets has shape {tuple(seqlen_offsets.shape)}; accepted is ({batch},)"
+            )
     elif not isinstance(seqlen_offsets, int | torch.SymInt):
-        raise TypeError(f"seqlen_offsets is {seqlen_offsets!r}; accepted is an int or a tensor of shape ({batch},)")
+        raise TypeError(
+            f"seqlen_offsets is {seqlen_offsets!r}; accepted is an int or a tensor of shape ({batch},)"
+        )
     elif seqlen_offsets < 0:
         raise ValueError(f"seqlen_offsets is {seqlen_offsets}; accepted is 0 or more")
     elif seqlen_offsets + seqlen > seqlen_ro:
@@ -255,12 +279,14 @@ def _check_position_values(
                 f"and end at most at the number of tokens in x, {x.shape[0]}"
             )
         if max_seqlen is not None and (seqlens > max_seqlen).any():
-            raise ValueError(f"max_seqlen is {max_seqlen}; the longest sequence of cu_seqlens has {int(seqlens.max())}")
+            raise ValueError(
+                f"max_seqlen is {max_seqlen}; the longest sequence of cu_seqlens has {int(seqlens.max())}"
+            )
     if isinstance(seqlen_offsets, Tensor):
         if (seqlen_offsets < 0).any():
             raise ValueError(f"seqlen_offsets is {seqlen_offsets.tolist()}; accepted are values of 0 or more")
         ends = seqlen_offsets + seqlens
         if (ends > seqlen_ro).any():
             raise ValueError(
-                f"cos has {seqlen_ro} rows; seqlen_offsets and sequence lengths need at least {int(ends.max())}"
+                f"cos has {seqlen_ro} rows; seqlen_offsets and lengths need at least {int(ends.max())}"
             )

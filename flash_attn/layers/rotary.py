@@ -1,6 +1,6 @@
 """Rotary position embedding as autograd functions and as a module that caches its tables.
 
-The rotation itself is `flash_attn.rotary_embedding`. The functions with `inplace=True` or a trailing underscore
+The rotation itself is `flash_attn.rotary_embedding`. Functions with `inplace=True` or a trailing underscore
 write into their argument; gradients flow through the tensor they return. cos and sin receive no gradient.
 A backward never writes into the gradient it is given, which autograd may share with other nodes.
 """
@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flash_attn.rotary_embedding import apply_rotary, rotate_pairs
+from flash_attn.rotary_embedding import (
+    apply_rotary,
+    check_rotary_arguments,
+    dense_positions,
+    rotate,
+    rotate_pairs,
+)
 
 
 def rotate_half(x: Tensor, interleaved: bool = False) -> Tensor:
@@ -42,7 +48,9 @@ def apply_rotary_emb_torch(x: Tensor, cos: Tensor, sin: Tensor, interleaved: boo
             f"accepted is at most the head_dim of x, {x.shape[-1]}"
         )
     if sin.shape != cos.shape:
-        raise ValueError(f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}")
+        raise ValueError(
+            f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}"
+        )
     x = x.to(torch.promote_types(x.dtype, cos.dtype))
     return rotate_pairs(x, cos.unsqueeze(-2), sin.unsqueeze(-2), interleaved=interleaved)
 
@@ -129,7 +137,9 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     """Views of the query and key heads of a packed tensor."""
     if qkv.ndim == 5:
         if qkv.shape[2] != 3:
-            raise ValueError(f"qkv has shape {tuple(qkv.shape)}; accepted is (batch, seqlen, 3, nheads, head_dim)")
+            raise ValueError(
+                f"qkv has shape {tuple(qkv.shape)}; accepted is (batch, seqlen, 3, nheads, head_dim)"
+            )
         return qkv[:, :, 0], qkv[:, :, 1]
     if qkv.ndim != 4:
         raise ValueError(
@@ -141,7 +151,8 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     num_heads_k, odd = divmod(qkv.shape[2] - num_heads_q, 2)
     if num_heads_q < 0 or num_heads_k < 0 or odd:
         raise ValueError(
-            f"num_heads_q is {num_heads_q}; the {qkv.shape[2]} heads of qkv must be num_heads_q + 2 * num_heads_k"
+            f"num_heads_q is {num_heads_q}; qkv has {qkv.shape[2]} heads, "
+            "which must be num_heads_q + 2 * num_heads_k"
         )
     return qkv[:, :, :num_heads_q], qkv[:, :, num_heads_q : num_heads_q + num_heads_k]
 
@@ -161,10 +172,12 @@ def _rotate_q_k_(
         raise ValueError("cos_k and sin_k must be given together; one of them is None")
     q, k = _split_q_k(qkv, num_heads_q)
     cos_k, sin_k = (cos if cos_k is None else cos_k), (sin if sin_k is None else sin_k)
-    for heads, heads_cos, heads_sin in ((q, cos, sin), (k, cos_k, sin_k)):
-        apply_rotary(
-            heads, heads_cos, heads_sin, seqlen_offsets, interleaved=interleaved, inplace=True, conjugate=conjugate
-        )
+    # Both are checked before either is written: an error leaves qkv as it was.
+    check_rotary_arguments(q, cos, sin, seqlen_offsets)
+    check_rotary_arguments(k, cos_k, sin_k, seqlen_offsets)
+    positions = dense_positions(qkv.shape[1], seqlen_offsets, qkv.device)
+    rotate(q, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
+    rotate(k, cos_k, sin_k, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
     return qkv
 
 
@@ -210,7 +223,8 @@ def apply_rotary_emb_qkv_(
     """Rotate q and k inside a packed qkv, in place, differentiable in qkv.
 
     Args:
-        qkv: (batch, seqlen, 3, nheads, head_dim), or (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim).
+        qkv: (batch, seqlen, 3, nheads, head_dim) or
+            (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim).
         cos: (seqlen_ro, rotary_dim / 2) in qkv's dtype; rotary_dim <= head_dim.
         sin: same shape and dtype as cos.
         cos_k: table for k, by default cos; given together with sin_k.
@@ -236,11 +250,18 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):  # noqa: N801
 
     @staticmethod
     def forward(
-        ctx: Any, kv: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False, seqlen_offsets: int | Tensor = 0
+        ctx: Any,
+        kv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        interleaved: bool = False,
+        seqlen_offsets: int | Tensor = 0,
     ) -> Tensor:
         """Rotate k inside kv."""
         if kv.ndim != 5 or kv.shape[2] != 2:
-            raise ValueError(f"kv has shape {tuple(kv.shape)}; accepted is (batch, seqlen, 2, nheads, head_dim)")
+            raise ValueError(
+                f"kv has shape {tuple(kv.shape)}; accepted is (batch, seqlen, 2, nheads, head_dim)"
+            )
         _save_tensors(ctx, cos, sin, seqlen_offsets=seqlen_offsets)
         ctx.interleaved = interleaved
         apply_rotary(kv[:, :, 0], cos, sin, seqlen_offsets, interleaved=interleaved, inplace=True)
@@ -307,7 +328,9 @@ class RotaryEmbedding(torch.nn.Module):
         self.interleaved = interleaved
         self.scale_base = scale_base
         self.register_buffer("inv_freq", self._compute_inv_freq(device), persistent=False)
-        self.register_buffer("scale", None if scale_base is None else self._compute_scale(device), persistent=False)
+        self.register_buffer(
+            "scale", None if scale_base is None else self._compute_scale(device), persistent=False
+        )
         self._seq_len_cached = 0
         self._cos_cached: Tensor | None = None
         self._sin_cached: Tensor | None = None
@@ -325,7 +348,12 @@ class RotaryEmbedding(torch.nn.Module):
 
     def _cache_is_stale(self, seqlen: int, device: torch.device | None, dtype: torch.dtype | None) -> bool:
         cached = self._cos_cached
-        if cached is None or seqlen > self._seq_len_cached or cached.device != device or cached.dtype != dtype:
+        if (
+            cached is None
+            or seqlen > self._seq_len_cached
+            or cached.device != device
+            or cached.dtype != dtype
+        ):
             return True
         # Autograd cannot save a table that was made in inference mode.
         return cached.is_inference() and not torch.is_inference_mode_enabled()
@@ -336,7 +364,7 @@ class RotaryEmbedding(torch.nn.Module):
         if not self._cache_is_stale(seqlen, device, dtype):
             return
         self._seq_len_cached = seqlen
-        # Half-precision buffers (module.half()) would spoil angles of far positions: recompute them in float32.
+        # After module.half() the buffers are too coarse for angles of far positions.
         inv_freq = self.inv_freq if self.inv_freq.dtype == torch.float32 else self._compute_inv_freq()
         positions = torch.arange(seqlen, device=device, dtype=torch.float32)
         angles = torch.outer(positions, inv_freq.to(device))
@@ -360,11 +388,12 @@ class RotaryEmbedding(torch.nn.Module):
         """Rotate q and k in place.
 
         Args:
-            qkv: (batch, seqlen, 3, nheads, head_dim), or (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim);
+            qkv: (batch, seqlen, 3, nheads, head_dim) or
+                (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim);
                 with kv it is q, (batch, seqlen, nheads, head_dim).
             kv: (batch, seqlen, 2, nheads_k, head_dim), optional.
             seqlen_offset: position of each sequence's first token: an int or (batch,) int32 or int64.
-            max_seqlen: positions to make tables for; needed once with an offset tensor, whose values stay unread.
+            max_seqlen: positions to make tables for; needed once with an offset tensor.
             num_heads_q: query heads; required for a packed qkv of four dimensions.
 
         Returns:
@@ -383,7 +412,9 @@ class RotaryEmbedding(torch.nn.Module):
             raise ValueError("max_seqlen is None; with a seqlen_offset tensor the first call needs it")
         cos_k, sin_k = (None, None) if self.scale is None else (self._cos_k_cached, self._sin_k_cached)
         if kv is None:
-            return apply_rotary_emb_qkv_(qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q)
+            return apply_rotary_emb_qkv_(
+                qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q
+            )
         q = apply_rotary_emb(qkv, cos, sin, self.interleaved, inplace=True, seqlen_offsets=seqlen_offset)
         cos_k, sin_k = (cos if cos_k is None else cos_k), (sin if sin_k is None else sin_k)
         return q, apply_rotary_emb_kv_(kv, cos_k, sin_k, self.interleaved, seqlen_offset)
