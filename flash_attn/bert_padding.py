@@ -53,7 +53,7 @@ class IndexFirstAxis(torch.autograd.Function):
 
 def index_first_axis(input: Tensor, indices: Tensor) -> Tensor:
     """Rows of input (n, ...) at indices (m,), int32 or int64: (m, ...)."""
-    out: Tensor = IndexFirstAxis.apply(input, indices)  # type: ignore[no-untyped-call]
+    out: Tensor = IndexFirstAxis.apply(input, indices)
     return out
 
 
@@ -80,7 +80,7 @@ class IndexPutFirstAxis(torch.autograd.Function):
 
 def index_put_first_axis(values: Tensor, indices: Tensor, first_axis_dim: int) -> Tensor:
     """Zeros (first_axis_dim, ...) with the rows of values (m, ...) at indices (m,), which must not repeat."""
-    out: Tensor = IndexPutFirstAxis.apply(values, indices, first_axis_dim)  # type: ignore[no-untyped-call]
+    out: Tensor = IndexPutFirstAxis.apply(values, indices, first_axis_dim)
     return out
 
 
@@ -103,7 +103,7 @@ class IndexFirstAxisResidual(torch.autograd.Function):
 
 def index_first_axis_residual(input: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of input (n, ...) at indices (m,), and input itself, whose gradients one backward sums."""
-    out: tuple[Tensor, Tensor] = IndexFirstAxisResidual.apply(input, indices)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor] = IndexFirstAxisResidual.apply(input, indices)
     return out
 
 

@@ -57,14 +57,10 @@ def rotate(
     rows = positions.clamp(0, seqlen_ro - 1)
     row_cos = cos[rows].to(compute_dtype).masked_fill(outside, 1.0).unsqueeze(-2)
     row_sin = sin[rows].to(compute_dtype).masked_fill(outside, 0.0).unsqueeze(-2)
-    return rotate_pairs(
-        x, row_cos, -row_sin if conjugate else row_sin, interleaved=interleaved, inplace=inplace
-    )
+    return rotate_pairs(x, row_cos, -row_sin if conjugate else row_sin, interleaved=interleaved, inplace=inplace)
 
 
-def rotate_pairs(
-    x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, inplace: bool = False
-) -> Tensor:
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, inplace: bool = False) -> Tensor:
     """Rotate the first rotary_dim channels of x by angles given for every row.
 
     Args:
@@ -199,9 +195,7 @@ def _check_tables(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     if cos.ndim != 2:
         raise ValueError(f"cos has shape {tuple(cos.shape)}; accepted is (seqlen_ro, rotary_dim / 2)")
     if sin.shape != cos.shape:
-        raise ValueError(
-            f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}"
-        )
+        raise ValueError(f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}")
     for name, table in (("cos", cos), ("sin", sin)):
         if table.dtype != x.dtype:
             raise TypeError(f"{name} has dtype {table.dtype}; accepted is the dtype of x, {x.dtype}")
@@ -226,9 +220,7 @@ def _check_positions(
         batch, seqlen = x.shape[:2]
     else:
         if x.ndim != 3:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; accepted with cu_seqlens is (total, nheads, head_dim)"
-            )
+            raise ValueError(f"x has shape {tuple(x.shape)}; accepted with cu_seqlens is (total, nheads, head_dim)")
         _check_index_tensor("cu_seqlens", cu_seqlens, x.device)
         if cu_seqlens.shape[0] == 0:
             raise ValueError("cu_seqlens is empty; accepted is (batch + 1,)")
@@ -240,13 +232,9 @@ def _check_positions(
     if isinstance(seqlen_offsets, Tensor):
         _check_index_tensor("seqlen_offsets", seqlen_offsets, x.device)
         if seqlen_offsets.shape[0] != batch:
-            raise ValueError(
-                f"seqlen_offsets has shape {tuple(seqlen_offsets.shape)}; accepted is ({batch},)"
-            )
+            raise ValueError(f"seqlen_offsets has shape {tuple(seqlen_offsets.shape)}; accepted is ({batch},)")
     elif not isinstance(seqlen_offsets, int | torch.SymInt):
-        raise TypeError(
-            f"seqlen_offsets is {seqlen_offsets!r}; accepted is an int or a tensor of shape ({batch},)"
-        )
+        raise TypeError(f"seqlen_offsets is {seqlen_offsets!r}; accepted is an int or a tensor of shape ({batch},)")
     elif seqlen_offsets < 0:
         raise ValueError(f"seqlen_offsets is {seqlen_offsets}; accepted is 0 or more")
     elif seqlen_offsets + seqlen > seqlen_ro:
@@ -279,14 +267,10 @@ def _check_position_values(
                 f"and end at most at the number of tokens in x, {x.shape[0]}"
             )
         if max_seqlen is not None and (seqlens > max_seqlen).any():
-            raise ValueError(
-                f"max_seqlen is {max_seqlen}; the longest sequence of cu_seqlens has {int(seqlens.max())}"
-            )
+            raise ValueError(f"max_seqlen is {max_seqlen}; the longest sequence of cu_seqlens has {int(seqlens.max())}")
     if isinstance(seqlen_offsets, Tensor):
         if (seqlen_offsets < 0).any():
             raise ValueError(f"seqlen_offsets is {seqlen_offsets.tolist()}; accepted are values of 0 or more")
         ends = seqlen_offsets + seqlens
         if (ends > seqlen_ro).any():
-            raise ValueError(
-                f"cos has {seqlen_ro} rows; seqlen_offsets and lengths need at least {int(ends.max())}"
-            )
+            raise ValueError(f"cos has {seqlen_ro} rows; seqlen_offsets and lengths need at least {int(ends.max())}")

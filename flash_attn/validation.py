@@ -232,8 +232,30 @@ def check_backward(
             raise ValueError(f"{name}: got {_describe(tensor)}; accepted is {dtype} of shape {shape}")
 
 
+def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Check that q, k and v are tensors at all, before anything is asked of them."""
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
+
+
+def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
+    """``(left, right)`` of a sliding window."""
+    if len(window_size) != 2 or not all(isinstance(bound, int | torch.SymInt) for bound in window_size):
+        raise ValueError(f"window_size: got {window_size}; accepted is a pair of ints (left, right), -1 for no bound")
+    return window_size
+
+
+def check_gradient_buffer(name: str, buffer: Tensor | None, like: Tensor) -> None:
+    """Check a buffer that a caller gave for the gradient of ``like``."""
+    if buffer is not None and (buffer.shape != like.shape or buffer.dtype != like.dtype):
+        raise ValueError(f"{name}: got {_describe(buffer)}; accepted is {_describe(like)}")
+
+
 def packed_parts(name: str, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Views of ``(..., parts, nheads, head_dim)`` along its third last dimension."""
+    if not isinstance(packed, Tensor):
+        raise TypeError(f"{name}: got {type(packed).__name__}; accepted is a torch.Tensor")
     if packed.dim() not in (4, 5) or packed.shape[-3] != parts:
         raise ValueError(
             f"{name}: got shape {tuple(packed.shape)}; accepted is (batch, seqlen, {parts}, nheads, head_dim) "

@@ -14,7 +14,7 @@ settings.load_profile("default")
 def _poisoned_memory() -> Iterator[None]:
     """Fill what ``torch.empty`` and its relatives return with NaN (PyTorch does so in deterministic mode)."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     yield
     torch.use_deterministic_algorithms(False)
 

@@ -1,5 +1,7 @@
 """Hypothesis strategies that draw cases over the whole spec space."""
 
+from typing import Any
+
 import torch
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ _SEEDS = st.integers(0, 2**31)
 
 
 @st.composite
-def _heads(draw: st.DrawFn) -> dict[str, int]:
+def _heads(draw: st.DrawFn) -> dict[str, Any]:
     nheads_k = draw(st.integers(1, 3))
     head_dim = draw(_HEAD_DIMS)
     return {

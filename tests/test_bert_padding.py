@@ -120,9 +120,9 @@ def test_residual_gradient_is_not_written_in_place() -> None:
 
 def test_classes_apply_like_the_functions() -> None:
     x, indices = torch.randn(4, 2), torch.tensor([2, 0])
-    assert torch.equal(IndexFirstAxis.apply(x, indices), x[indices])  # type: ignore[no-untyped-call]
-    assert torch.equal(IndexFirstAxisResidual.apply(x, indices)[1], x)  # type: ignore[no-untyped-call]
-    assert torch.equal(IndexPutFirstAxis.apply(x[:2], indices, 4)[indices], x[:2])  # type: ignore[no-untyped-call]
+    assert torch.equal(IndexFirstAxis.apply(x, indices), x[indices])
+    assert torch.equal(IndexFirstAxisResidual.apply(x, indices)[1], x)
+    assert torch.equal(IndexPutFirstAxis.apply(x[:2], indices, 4)[indices], x[:2])
 
 
 def test_compiles_without_a_graph_break() -> None:
@@ -142,9 +142,7 @@ def test_compiles_without_a_graph_break() -> None:
 
 def test_unpad_under_compile() -> None:
     x, mask = torch.randn(3, 4, 2), torch.tensor(MASKS["an empty row"])
-    for got, want in zip(
-        torch.compile(unpad_input, backend="aot_eager")(x, mask), unpad_input(x, mask), strict=True
-    ):
+    for got, want in zip(torch.compile(unpad_input, backend="aot_eager")(x, mask), unpad_input(x, mask), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
@@ -214,5 +212,5 @@ def test_signatures(name: str, parameters: str) -> None:
     found: object = bert_padding
     for part in name.split("."):
         found = getattr(found, part)
-    bare = [p.replace(annotation=p.empty) for p in inspect.signature(found).parameters.values()]  # type: ignore[arg-type]
+    bare = [p.replace(annotation=p.empty) for p in inspect.signature(found).parameters.values()]
     assert ", ".join(map(str, bare)) == parameters

@@ -83,9 +83,7 @@ def test_apply_rotary(
 @pytest.mark.parametrize("inplace", [False, True], ids=["new", "inplace"])
 @pytest.mark.parametrize("offsets", [2, [0, 1, 4, 2]], ids=str)
 @pytest.mark.parametrize("tail", [0, 3], ids=["full", "tokens behind the last sequence"])
-def test_varlen_is_a_loop_over_sequences(
-    interleaved: bool, inplace: bool, offsets: int | list[int], tail: int
-) -> None:
+def test_varlen_is_a_loop_over_sequences(interleaved: bool, inplace: bool, offsets: int | list[int], tail: int) -> None:
     lengths = [3, 0, 5, 1]
     cu_seqlens = torch.tensor([0, 3, 3, 8, 9], dtype=torch.int32)
     x = torch.randn(9 + tail, 2, 8, dtype=F64)
@@ -110,9 +108,7 @@ def test_rounds_once(interleaved: bool, dtype: torch.dtype) -> None:
     want = expected(x, cos, sin, torch.arange(16), interleaved)
     assert out.dtype == dtype
     # Half an ulp for the one rounding, and three float32 roundings of values below 2 max|x|.
-    bound = (
-        want.abs() * torch.finfo(dtype).eps / 2 + 6 * x.abs().max().double() * torch.finfo(torch.float32).eps
-    )
+    bound = want.abs() * torch.finfo(dtype).eps / 2 + 6 * x.abs().max().double() * torch.finfo(torch.float32).eps
     bound = bound + torch.finfo(dtype).smallest_normal
     assert bool(((out.double() - want).abs() <= bound).all())
     torch_out = apply_rotary_emb_torch(x, cos, sin, interleaved)
@@ -204,9 +200,7 @@ def test_qkv(interleaved: bool, offset: int | list[int], xpos: bool, heads: str)
     )
     assert out.data_ptr() == qkv.data_ptr()
     assert torch.equal(out, qkv)
-    assert_equal_up_to_rounding(
-        out, torch.stack(want, dim=2) if heads == "packed" else torch.cat(want, dim=2)
-    )
+    assert_equal_up_to_rounding(out, torch.stack(want, dim=2) if heads == "packed" else torch.cat(want, dim=2))
 
 
 @both_layouts
@@ -296,9 +290,7 @@ def test_compiles_without_a_graph_break(name: str) -> None:
 def test_rotate_half_and_the_torch_form(interleaved: bool) -> None:
     x = torch.randn(2, 3, 4, 6, dtype=F64)
     quarter = torch.zeros(3, 3, dtype=F64), torch.ones(3, 3, dtype=F64)
-    assert_equal_up_to_rounding(
-        rotate_half(x, interleaved), expected(x, *quarter, torch.arange(3), interleaved)
-    )
+    assert_equal_up_to_rounding(rotate_half(x, interleaved), expected(x, *quarter, torch.arange(3), interleaved))
     cos, sin = tables(3, 4)
     want = expected(x, cos, sin, torch.arange(3), interleaved)
     assert_equal_up_to_rounding(apply_rotary_emb_torch(x, cos, sin, interleaved), want)
@@ -329,9 +321,7 @@ def test_rotary_embedding(interleaved: bool, scale_base: int | None) -> None:
     # float32 angles below 8 and a handful of float32 operations on values below 16.
     atol = 16 * 8 * torch.finfo(torch.float32).eps
     packed = module(qkv.clone(), seqlen_offset=3)
-    torch.testing.assert_close(
-        packed.double(), torch.stack([q, k, qkv[:, :, 2].double()], dim=2), rtol=0, atol=atol
-    )
+    torch.testing.assert_close(packed.double(), torch.stack([q, k, qkv[:, :, 2].double()], dim=2), rtol=0, atol=atol)
     given_q, given_kv = qkv[:, :, 0].clone(), qkv[:, :, 1:].clone()
     out_q, out_kv = module(given_q, given_kv, seqlen_offset=torch.tensor([3, 3]), max_seqlen=8)
     torch.testing.assert_close(out_q.double(), q, rtol=0, atol=atol)

@@ -48,9 +48,7 @@ def apply_rotary_emb_torch(x: Tensor, cos: Tensor, sin: Tensor, interleaved: boo
             f"accepted is at most the head_dim of x, {x.shape[-1]}"
         )
     if sin.shape != cos.shape:
-        raise ValueError(
-            f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}"
-        )
+        raise ValueError(f"sin has shape {tuple(sin.shape)}; accepted is the shape of cos, {tuple(cos.shape)}")
     x = x.to(torch.promote_types(x.dtype, cos.dtype))
     return rotate_pairs(x, cos.unsqueeze(-2), sin.unsqueeze(-2), interleaved=interleaved)
 
@@ -124,9 +122,7 @@ def apply_rotary_emb(
     Raises:
         TypeError, ValueError: as `flash_attn.rotary_embedding.apply_rotary`.
     """
-    out: Tensor = ApplyRotaryEmb.apply(  # type: ignore[no-untyped-call]
-        x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen
-    )
+    out: Tensor = ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
     return out
 
 
@@ -137,9 +133,7 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     """Views of the query and key heads of a packed tensor."""
     if qkv.ndim == 5:
         if qkv.shape[2] != 3:
-            raise ValueError(
-                f"qkv has shape {tuple(qkv.shape)}; accepted is (batch, seqlen, 3, nheads, head_dim)"
-            )
+            raise ValueError(f"qkv has shape {tuple(qkv.shape)}; accepted is (batch, seqlen, 3, nheads, head_dim)")
         return qkv[:, :, 0], qkv[:, :, 1]
     if qkv.ndim != 4:
         raise ValueError(
@@ -151,8 +145,7 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     num_heads_k, odd = divmod(qkv.shape[2] - num_heads_q, 2)
     if num_heads_q < 0 or num_heads_k < 0 or odd:
         raise ValueError(
-            f"num_heads_q is {num_heads_q}; qkv has {qkv.shape[2]} heads, "
-            "which must be num_heads_q + 2 * num_heads_k"
+            f"num_heads_q is {num_heads_q}; qkv has {qkv.shape[2]} heads, which must be num_heads_q + 2 * num_heads_k"
         )
     return qkv[:, :, :num_heads_q], qkv[:, :, num_heads_q : num_heads_q + num_heads_k]
 
@@ -239,9 +232,7 @@ def apply_rotary_emb_qkv_(
     Raises:
         TypeError, ValueError: shapes do not fit, or as `flash_attn.rotary_embedding.apply_rotary`.
     """
-    out: Tensor = ApplyRotaryEmbQKV_.apply(  # type: ignore[no-untyped-call]
-        qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q
-    )
+    out: Tensor = ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
     return out
 
 
@@ -259,9 +250,7 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):  # noqa: N801
     ) -> Tensor:
         """Rotate k inside kv."""
         if kv.ndim != 5 or kv.shape[2] != 2:
-            raise ValueError(
-                f"kv has shape {tuple(kv.shape)}; accepted is (batch, seqlen, 2, nheads, head_dim)"
-            )
+            raise ValueError(f"kv has shape {tuple(kv.shape)}; accepted is (batch, seqlen, 2, nheads, head_dim)")
         _save_tensors(ctx, cos, sin, seqlen_offsets=seqlen_offsets)
         ctx.interleaved = interleaved
         apply_rotary(kv[:, :, 0], cos, sin, seqlen_offsets, interleaved=interleaved, inplace=True)
@@ -283,9 +272,7 @@ def apply_rotary_emb_kv_(
 
     The other arguments, the result and the errors are those of `apply_rotary_emb_qkv_`.
     """
-    out: Tensor = ApplyRotaryEmbKV_.apply(  # type: ignore[no-untyped-call]
-        kv, cos, sin, interleaved, seqlen_offsets
-    )
+    out: Tensor = ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
     return out
 
 
@@ -328,9 +315,7 @@ class RotaryEmbedding(torch.nn.Module):
         self.interleaved = interleaved
         self.scale_base = scale_base
         self.register_buffer("inv_freq", self._compute_inv_freq(device), persistent=False)
-        self.register_buffer(
-            "scale", None if scale_base is None else self._compute_scale(device), persistent=False
-        )
+        self.register_buffer("scale", None if scale_base is None else self._compute_scale(device), persistent=False)
         self._seq_len_cached = 0
         self._cos_cached: Tensor | None = None
         self._sin_cached: Tensor | None = None
@@ -348,12 +333,7 @@ class RotaryEmbedding(torch.nn.Module):
 
     def _cache_is_stale(self, seqlen: int, device: torch.device | None, dtype: torch.dtype | None) -> bool:
         cached = self._cos_cached
-        if (
-            cached is None
-            or seqlen > self._seq_len_cached
-            or cached.device != device
-            or cached.dtype != dtype
-        ):
+        if cached is None or seqlen > self._seq_len_cached or cached.device != device or cached.dtype != dtype:
             return True
         # Autograd cannot save a table that was made in inference mode.
         return cached.is_inference() and not torch.is_inference_mode_enabled()
@@ -412,9 +392,7 @@ class RotaryEmbedding(torch.nn.Module):
             raise ValueError("max_seqlen is None; with a seqlen_offset tensor the first call needs it")
         cos_k, sin_k = (None, None) if self.scale is None else (self._cos_k_cached, self._sin_k_cached)
         if kv is None:
-            return apply_rotary_emb_qkv_(
-                qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q
-            )
+            return apply_rotary_emb_qkv_(qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q)
         q = apply_rotary_emb(qkv, cos, sin, self.interleaved, inplace=True, seqlen_offsets=seqlen_offset)
         cos_k, sin_k = (cos if cos_k is None else cos_k), (sin if sin_k is None else sin_k)
         return q, apply_rotary_emb_kv_(kv, cos_k, sin_k, self.interleaved, seqlen_offset)
