@@ -51,6 +51,7 @@ _LIBRARY.define(
     "SymInt window_size_left, SymInt window_size_right, float softcap, bool rotary_interleaved, "
     "int num_splits, str backend) -> (Tensor out, Tensor softmax_lse)"
 )
+_FORWARD = torch.ops.flash_attn.forward.default
 
 
 def _forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,12 +180,12 @@ def attention(
     if torch._C._are_functorch_transforms_active():
         output = TransformedAttention.apply(*request)
     elif torch.compiler.is_compiling():
-        output = torch.ops.flash_attn.forward.default(*request)
+        output = _FORWARD(*request)
     elif needs_grad:
         output = EagerAttention.apply(*request)
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            output = torch.ops.flash_attn.forward.default(*request)
+            output = _FORWARD(*request)
     return output
 
 

@@ -241,5 +241,5 @@ def test_entries_of_a_table_behind_the_last_page_may_be_anything() -> None:
 def test_missing_tensors_are_named(name: str) -> None:
     with pytest.raises(TypeError, match=rf"^{name}: got NoneType; accepted is a torch\.Tensor"):
         dense(**{name: None})
-    with pytest.raises(TypeError, match="^qkv: got list; accepted"):
+    with pytest.raises(TypeError, match=r"^qkv: got list; accepted"):
         flash_attn_qkvpacked_func([])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import DTYPES, attention_cases, decode_cases
 
-from flash_attn.testing import AttentionCase, Comparison, DecodeCase, compare_attention, compare_decode
+from flash_attn.testing import Comparison, DecodeCase, compare_attention, compare_decode
 
 
 def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
