@@ -1,4 +1,6 @@
-"""Dropout mask as a pure function of position: Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+"""Dropout mask as a pure function of position, by Philox-4x32-10.
+
+The generator is that of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 
 The element at (batch, head, row, column) takes one 32-bit word of one Philox block:
 

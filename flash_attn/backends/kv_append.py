@@ -25,16 +25,12 @@ def append_and_rotate(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Attent
         k_new = inputs.k_new
         positions = lengths.unsqueeze(1) + torch.arange(k_new.shape[1], device=q.device)
         if inputs.rotary_cos is not None and inputs.rotary_sin is not None:
-            k_new = rotate(
-                k_new, inputs.rotary_cos, inputs.rotary_sin, positions, interleaved=spec.rotary_interleaved
-            )
+            k_new = rotate(k_new, inputs.rotary_cos, inputs.rotary_sin, positions, interleaved=spec.rotary_interleaved)
         slots = _slots(inputs, positions)
         _write(inputs.k_cache, slots, k_new)
         _write(inputs.v_cache, slots, inputs.v_new)
         lengths = lengths + k_new.shape[1]
-    attention = spec._replace(
-        phase="attention", appends_kv=False, rotary_dim=0, has_seqused_k=lengths is not None
-    )
+    attention = spec._replace(phase="attention", appends_kv=False, rotary_dim=0, has_seqused_k=lengths is not None)
     return attention, AttentionInputs(
         q,
         inputs.k_cache,

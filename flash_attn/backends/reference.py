@@ -5,6 +5,9 @@ Slow and hungry for memory by design; every other backend is compared with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -36,7 +39,7 @@ class ReferenceBackend(Backend):
         with torch.no_grad():
             out, lse, probs = self._attend(spec, inputs)
         attn_probs = probs.to(spec.dtype) if spec.return_attn_probs else None
-        return ForwardResult(out.to(spec.dtype), lse.to(torch.float32), attn_probs)
+        return ForwardResult(out.to(spec.dtype).contiguous(), lse.to(torch.float32).contiguous(), attn_probs)
 
     def backward(
         self,
@@ -48,24 +51,27 @@ class ReferenceBackend(Backend):
     ) -> Gradients:
         """Gradients by differentiating the definition with autograd."""
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs.q, inputs.k, inputs.v)]
-        with torch.enable_grad():
+        with _recording_autograd():
             out, lse, _ = self._attend(spec, inputs._replace(q=leaves[0], k=leaves[1], v=leaves[2]))
-            finite_lse = torch.where(lse.isfinite(), lse, 0.0)
-            softmax_d = (dout.to(out.dtype) * out.detach()).sum(-1)
-            softmax_d = softmax_d.transpose(-1, -2)
             loss = (out * dout.to(out.dtype)).sum()
             if dlse is not None:
-                loss = loss + (finite_lse * dlse.to(lse.dtype)).sum()
-                softmax_d = softmax_d - dlse
-        dq, dk, dv = torch.autograd.grad(loss, leaves)
-        return Gradients(dq, dk, dv, softmax_d.to(torch.float32))
+                seen = lse > float("-inf")
+                loss = loss + (lse.masked_fill(~seen, 0.0) * dlse.to(lse.dtype)).sum()
+            if loss.requires_grad:
+                dq, dk, dv = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            else:  # there is no row, so that nothing depends on the inputs
+                dq, dk, dv = (torch.zeros_like(leaf) for leaf in leaves)
+        softmax_d = (dout.to(out.dtype) * out.detach()).sum(-1).transpose(-1, -2)
+        if dlse is not None:
+            softmax_d = softmax_d - dlse
+        return Gradients(dq, dk, dv, softmax_d.to(torch.float32).contiguous())
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
         return self.forward(*append_and_rotate(spec, inputs))
 
     def _attend(self, spec: AttentionSpec, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Output in the layout of q, lse in its layout, signed probabilities ``(batch, nheads, seqlen_q, seqlen_k)``."""
+        """Output and lse in their layouts, and signed probabilities ``(batch, nheads, seqlen_q, seqlen_k)``."""
         dtype = self.compute_dtype or spec.dtype
         q, q_lengths = _padded_queries(inputs)
         k, v, k_lengths = _padded_keys(inputs)
@@ -107,6 +113,17 @@ class ReferenceBackend(Backend):
         if inputs.cu_seqlens_q is None:
             return out, lse, signed
         return *_packed(out, lse, inputs.cu_seqlens_q, inputs.q.shape[0]), signed
+
+
+@contextmanager
+def _recording_autograd() -> Iterator[None]:
+    """Let autograd record although an operator's kernel runs below it."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView):
+        excluded = excluded - torch._C.DispatchKeySet(key)
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
 
 
 def _keep_mask(spec: AttentionSpec, rng_state: Tensor, probs: Tensor) -> Tensor:
@@ -165,7 +182,7 @@ def _padded_keys(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _packed(out: Tensor, lse: Tensor, cu_seqlens: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Padded output and lse as ``(total, nheads, head_dim)`` and ``(nheads, total)``; 0 and -inf outside of sequences."""
+    """Padded output and lse in the packed layout; 0 and -inf outside of every sequence."""
     if out.shape[0] == 0 or out.shape[1] == 0:
         return out.new_zeros(total, *out.shape[2:]), lse.new_full((lse.shape[1], total), float("-inf"))
     token = torch.arange(total, device=out.device)

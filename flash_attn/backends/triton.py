@@ -1,0 +1,12 @@
+"""The triton backend: Triton kernels. This version has none, and the backend says so."""
+
+from __future__ import annotations
+
+from flash_attn.backends.base import NotBuiltBackend
+
+
+class TritonBackend(NotBuiltBackend):
+    """Adapter that answers every request with the reason why it cannot be met."""
+
+    name = "triton"
+    reason = "this version of flash_attn has no Triton kernels"

@@ -1,0 +1,77 @@
+"""The environment variables that the package reads at run time; nothing else in it reads ``os.environ``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, what it accepts, its default and what it does."""
+
+    name: str
+    accepts: str
+    default: str
+    doc: str
+
+
+BACKEND = Variable(
+    "FLASH_ATTENTION_BACKEND",
+    " | ".join(BACKEND_NAMES),
+    "auto",
+    "Backend of every call; one asked for by name never falls back to another. Read at each call.",
+)
+TRITON_AMD_ENABLE = Variable(
+    "FLASH_ATTENTION_TRITON_AMD_ENABLE",
+    "boolean",
+    "FALSE",
+    "Upstream's switch: the same as FLASH_ATTENTION_BACKEND=triton, which takes precedence.",
+)
+CHECK = Variable(
+    "FLASH_ATTENTION_CHECK",
+    "boolean",
+    "0",
+    "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
+)
+VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK)
+
+
+def parse_backend(value: str, source: str) -> str:
+    """Return a known backend name, or raise ``ValueError`` naming ``source``."""
+    name = value.strip().lower()
+    if name not in BACKEND_NAMES:
+        raise ValueError(f"{source} is {value!r}; accepted are {', '.join(BACKEND_NAMES)}")
+    return name
+
+
+def _boolean(variable: Variable) -> bool:
+    value = os.environ.get(variable.name, variable.default)
+    lowered = value.strip().lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError(f"{variable.name} is {value!r}; accepted are 1, true, yes, on, 0, false, no, off")
+
+
+def backend() -> str:
+    """Name of the backend that the environment asks for."""
+    value = os.environ.get(BACKEND.name)
+    if value:
+        return parse_backend(value, BACKEND.name)
+    return "triton" if _boolean(TRITON_AMD_ENABLE) else BACKEND.default
+
+
+def check_device_values() -> bool:
+    """Whether values that live on a GPU are checked."""
+    return _boolean(CHECK)
+
+
+def in_force() -> dict[str, str]:
+    """The variables that are set, with their raw values."""
+    return {v.name: os.environ[v.name] for v in VARIABLES if v.name in os.environ}

@@ -1,0 +1,1 @@
+"""Operators under the import paths that other projects know."""

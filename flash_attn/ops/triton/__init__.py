@@ -1,0 +1,1 @@
+"""Operators whose import path names Triton; importing them does not need Triton."""

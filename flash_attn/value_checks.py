@@ -1,0 +1,109 @@
+"""Checks of the values inside of index tensors: lengths, offsets, pages.
+
+They read the tensors on the host, so they run on CPU tensors always and on a GPU only under
+``FLASH_ATTENTION_CHECK=1``; kernels clamp what would leave a tensor.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor
+
+from flash_attn import environment
+from flash_attn.backends.base import AttentionInputs, DecodeInputs
+
+
+def _readable(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" or environment.check_device_values()
+
+
+def check_attention_values(inputs: AttentionInputs) -> None:
+    """Raise ``ValueError`` where a length, offset or page of an attention call leaves its tensor."""
+    if inputs.cu_seqlens_q is None and inputs.seqused_k is None and inputs.block_table is None:
+        if inputs.leftpad_k is not None and _readable(inputs.leftpad_k):
+            _check_range("leftpad_k", inputs.leftpad_k.tolist(), 0, inputs.max_seqlen_k)
+        return
+    if not _readable(inputs.q):
+        return
+    k_rows = inputs.k.shape[0] if inputs.block_table is None else None
+    used: list[int] | None = None
+    if inputs.cu_seqlens_q is not None and inputs.cu_seqlens_k is not None:
+        _check_offsets("q", inputs.cu_seqlens_q, inputs.q.shape[0], inputs.max_seqlen_q)
+        used = _check_offsets("k", inputs.cu_seqlens_k, k_rows, inputs.max_seqlen_k)
+    capacities = _capacities(inputs, used)
+    if inputs.seqused_k is not None:
+        used = inputs.seqused_k.tolist()
+        for b, (length, capacity) in enumerate(zip(used, capacities, strict=True)):
+            _check_range(f"seqused_k[{b}]", [length], 0, capacity)
+    if inputs.leftpad_k is not None:
+        _check_range("leftpad_k", inputs.leftpad_k.tolist(), 0, max(capacities, default=0))
+    if inputs.block_table is not None:
+        _check_pages(inputs.block_table, used or capacities, inputs.k.shape)
+
+
+def check_decode_values(inputs: DecodeInputs) -> None:
+    """Raise ``ValueError`` where a length, row or page of a decoding call leaves its cache."""
+    if not _readable(inputs.q):
+        return
+    table = inputs.block_table
+    capacity = inputs.k_cache.shape[1] * (1 if table is None else table.shape[1])
+    new = 0 if inputs.k_new is None else inputs.k_new.shape[1]
+    lengths = [capacity] * inputs.q.shape[0]
+    if inputs.cache_seqlens is not None:
+        lengths = inputs.cache_seqlens.tolist()
+        _check_range("cache_seqlens", lengths, 0, capacity - new, f"capacity {capacity} less {new} new tokens")
+        lengths = [length + new for length in lengths]
+    if inputs.cache_batch_idx is not None:
+        _check_range("cache_batch_idx", inputs.cache_batch_idx.tolist(), 0, inputs.k_cache.shape[0] - 1)
+    if inputs.cache_leftpad is not None:
+        _check_range("cache_leftpad", inputs.cache_leftpad.tolist(), 0, capacity)
+    if table is not None:
+        _check_pages(table, lengths, inputs.k_cache.shape)
+
+
+def _capacities(inputs: AttentionInputs, used: list[int] | None) -> list[int]:
+    """Rows that each sequence can address, given the lengths that ``cu_seqlens_k`` tells."""
+    if inputs.block_table is None and used is not None:
+        return used
+    rows = inputs.k.shape[1]
+    if inputs.block_table is not None:
+        rows *= inputs.block_table.shape[1]
+    return [rows] * inputs.batch_size
+
+
+def _check_range(name: str, values: list[int], lowest: int, highest: int, why: str = "") -> None:
+    wrong = [value for value in values if not lowest <= value <= highest]
+    if wrong:
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"{name}: got {wrong[0]}; accepted is {lowest} to {highest}{reason}")
+
+
+def _check_offsets(side: str, cu_seqlens: Tensor, total: int | None, max_seqlen: int) -> list[int]:
+    """Check cumulative lengths; returns the lengths."""
+    name = f"cu_seqlens_{side}"
+    offsets: list[int] = cu_seqlens.tolist()
+    if offsets[0] != 0:
+        raise ValueError(f"{name}: got {offsets[0]} as first entry; accepted is 0")
+    lengths = [end - start for start, end in pairwise(offsets)]
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"{name}: got {offsets}; accepted are entries that never decrease")
+    if total is not None and offsets[-1] > total:
+        raise ValueError(f"{name}: got {offsets[-1]} as last entry; accepted is at most {total} rows of {side}")
+    longest = max(lengths, default=0)
+    if longest > max_seqlen:
+        raise ValueError(f"max_seqlen_{side}: got {max_seqlen}; accepted is the longest sequence, {longest}")
+    return lengths
+
+
+def _check_pages(block_table: Tensor, lengths: list[int], cache_shape: tuple[int, ...]) -> None:
+    """Check the table entries that hold ``lengths`` rows; entries behind them may be anything."""
+    num_pages, page_size = cache_shape[:2]
+    for b, (row, length) in enumerate(zip(block_table.tolist(), lengths, strict=True)):
+        pages = -(-length // page_size)
+        if pages > len(row):
+            raise ValueError(
+                f"block_table: got {len(row)} pages of {page_size} rows for sequence {b}; "
+                f"accepted is enough for its {length} keys"
+            )
+        _check_range(f"block_table[{b}]", row[:pages], 0, num_pages - 1)

@@ -1,0 +1,25 @@
+"""Shared fixtures: uninitialised memory is poison, and the environment does not choose the backend."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Iterator[None]:
+    """Fill what ``torch.empty`` and its relatives return with NaN (PyTorch does so in deterministic mode)."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLASH_ATTENTION_BACKEND", "FLASH_ATTENTION_TRITON_AMD_ENABLE", "FLASH_ATTENTION_CHECK"):
+        monkeypatch.delenv(name, raising=False)

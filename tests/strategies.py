@@ -1,0 +1,88 @@
+"""Hypothesis strategies that draw cases over the whole spec space."""
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+
+from flash_attn.testing import AttentionCase, DecodeCase
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_LENGTHS = st.one_of(st.integers(0, 8), st.integers(0, 150))
+_WINDOWS = st.one_of(st.just((-1, -1)), st.tuples(st.integers(-1, 60), st.integers(-1, 60)))
+_HEAD_DIMS = st.one_of(st.sampled_from((1, 8, 16, 32, 40, 64)), st.integers(1, 96))
+_SEEDS = st.integers(0, 2**31)
+
+
+@st.composite
+def _heads(draw: st.DrawFn) -> dict[str, Any]:
+    nheads_k = draw(st.integers(1, 3))
+    head_dim = draw(_HEAD_DIMS)
+    return {
+        "nheads_q": nheads_k * draw(st.integers(1, 3)),
+        "nheads_k": nheads_k,
+        "head_dim": head_dim,
+        "head_dim_v": draw(st.one_of(st.just(head_dim), _HEAD_DIMS)),
+    }
+
+
+@st.composite
+def attention_cases(draw: st.DrawFn) -> AttentionCase:
+    """Any forward and backward call of small size."""
+    batch = draw(st.integers(0, 3))
+    varlen = draw(st.booleans())
+    if varlen:
+        seqlens_q, seqlens_k = (tuple(draw(_LENGTHS) for _ in range(batch)) for _ in range(2))
+    else:
+        seqlens_q, seqlens_k = ((draw(_LENGTHS),) * batch for _ in range(2))
+    return AttentionCase(
+        seqlens_q=seqlens_q,
+        seqlens_k=seqlens_k,
+        **draw(_heads()),
+        dtype=draw(st.sampled_from(DTYPES)),
+        varlen=varlen,
+        page_size=draw(st.sampled_from((0, 0, 1, 16, 64))) if max(seqlens_k, default=0) > 0 else 0,
+        causal=draw(st.booleans()),
+        window_size=draw(_WINDOWS),
+        softcap=draw(st.sampled_from((0.0, 0.0, 1.5, 30.0))),
+        softmax_scale=draw(st.sampled_from((None, None, 0.3, 1.0, -0.2))),
+        dropout_p=draw(st.sampled_from((0.0, 0.0, 0.1, 0.5))),
+        alibi_dims=draw(st.integers(0, 2)),
+        sink=draw(st.booleans()),
+        seqused=draw(st.booleans()),
+        leftpad=draw(st.booleans()),
+        deterministic=draw(st.booleans()),
+        num_splits=draw(st.integers(0, 4)),
+        seed=draw(_SEEDS),
+    )
+
+
+@st.composite
+def decode_cases(draw: st.DrawFn) -> DecodeCase:
+    """Any decoding call of small size."""
+    batch = draw(st.integers(1, 4))
+    seqlen_new = draw(st.sampled_from((0, 1, 1, 3, 17)))
+    capacity = draw(st.integers(max(seqlen_new, 1), 130))
+    heads = draw(_heads())
+    page_size = draw(st.sampled_from((0, 0, 1, 16, 64)))
+    rotary = seqlen_new > 0 and heads["head_dim"] > 1 and draw(st.booleans())
+    return DecodeCase(
+        cache_seqlens=tuple(draw(st.integers(0, capacity - seqlen_new)) for _ in range(batch)),
+        seqlen_q=draw(st.sampled_from((1, 1, 2, 5, 17))),
+        seqlen_new=seqlen_new,
+        capacity=capacity,
+        **heads,
+        dtype=draw(st.sampled_from(DTYPES)),
+        page_size=page_size,
+        causal=draw(st.booleans()),
+        window_size=draw(_WINDOWS),
+        softcap=draw(st.sampled_from((0.0, 0.0, 2.0))),
+        alibi_dims=draw(st.integers(0, 2)),
+        sink=draw(st.booleans()),
+        leftpad=draw(st.booleans()),
+        batch_idx=page_size == 0 and draw(st.booleans()),
+        rotary_dim=2 * draw(st.integers(1, heads["head_dim"] // 2)) if rotary else 0,
+        rotary_interleaved=draw(st.booleans()),
+        num_splits=draw(st.integers(0, 4)),
+        seed=draw(_SEEDS),
+    )
