@@ -15,6 +15,7 @@ from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, com
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
+    "causal square": {"seqlens_q": (47, 47), "causal": True},
     "grouped causal": {"nheads_k": 2, "causal": True},
     "more queries than keys": {"seqlens_q": (47, 47), "seqlens_k": (33, 33), "causal": True},
     "window": {"window_size": (9, 4)},
