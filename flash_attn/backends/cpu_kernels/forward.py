@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, ForwardResult
+from flash_attn.backends.cpu_kernels.fused import fits_fused, fused_forward
 from flash_attn.backends.cpu_kernels.logits import (
     LOG2E,
     Tile,
@@ -35,6 +36,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def attention_forward(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
     """Output, log-sum-exp and, where asked for, probabilities of a validated call."""
+    if fits_fused(spec, inputs):
+        return fused_forward(spec, inputs)
     q = inputs.q
     out = q.new_zeros(*q.shape[:-1], spec.head_dim_v)
     rows = (spec.nheads_q, q.shape[0]) if spec.varlen_q else (q.shape[0], spec.nheads_q, q.shape[1])

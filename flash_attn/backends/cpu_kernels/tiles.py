@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE_ELEMENTS = 1 << 20
-"""Scores of one tile over all its heads: 2 MiB in bf16, so that two cores keep it in their caches."""
+TILE_ELEMENTS = 1 << 21
+"""Scores of one tile over all its heads: 4 MiB in bf16, well inside a last-level cache."""
 MAX_ROWS = 512
 """Query rows of one row tile (all query heads of a KV head together): enough to amortise packing K and V."""
 MASKED_ROWS = 128
@@ -19,8 +19,8 @@ MIN_COLUMNS = 512
 """Keys of one block where the row range has to be split over keys."""
 DROPOUT_ELEMENTS = 1 << 16
 """Scores of one tile with dropout: Philox needs some fifteen int64 words of scratch for each."""
-CONVERTED_BYTES = 8 << 20
-"""Keys and values of a unit that must be converted or gathered are kept whole up to this size."""
+DENSE_BYTES = 8 << 20
+"""Keys (or values) of a unit that several row tiles read are copied once, densely, up to this size."""
 DENSE_ROWS = 32
 """From this many rows on, several heads of bf16 keys are copied densely for one batched product."""
 

@@ -10,14 +10,8 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs
-from flash_attn.backends.cpu_kernels.tiles import (
-    CONVERTED_BYTES,
-    DENSE_ROWS,
-    Band,
-    TileShape,
-    product_dtype,
-    tile_shape,
-)
+from flash_attn.backends.cpu_kernels import tiles
+from flash_attn.backends.cpu_kernels.tiles import Band, TileShape, product_dtype, tile_shape
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,8 @@ class Unit:
 
     def query_tile(self, x: Tensor, row0: int, row1: int, dtype: torch.dtype) -> Tensor:
         """Rows of a tensor laid out as q, packed as ``(heads, group * rows, head_dim)``."""
-        tile = self.queries(x)[:, :, :, row0:row1].reshape(self.heads, self.group * (row1 - row0), x.shape[-1])
-        return tile.to(dtype)
+        tile = self.queries(x)[:, :, :, row0:row1].to(dtype, memory_format=torch.contiguous_format)
+        return tile.reshape(self.heads, self.group * (row1 - row0), x.shape[-1])
 
     def keys(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Keys ``start .. stop`` of a tensor laid out as k: ``(sequences, KV heads, keys, head_dim)``, a view if possible."""
@@ -133,11 +127,11 @@ class KeyTiles:
     def __init__(self, unit: Unit, x: Tensor) -> None:
         self._unit, self._x = unit, x
         self._dtype = product_dtype(unit.spec.dtype)
+        self._rows = min(unit.seqlen_q, unit.tile.rows) * unit.group
         self._whole: Tensor | None = None
-        converts = x.dtype != self._dtype or unit.inputs.block_table is not None
         size = unit.heads * unit.seqlen_k * x.shape[-1] * self._dtype.itemsize
-        if converts and unit.seqlen_q > unit.tile.rows and size <= CONVERTED_BYTES:
-            self._whole = self._read(0, unit.seqlen_k)
+        if unit.seqlen_q > unit.tile.rows and size <= tiles.DENSE_BYTES:
+            self._whole = self._read(0, unit.seqlen_k).contiguous()
 
     def _read(self, start: int, stop: int) -> Tensor:
         return self._unit.keys(self._x, start, stop).flatten(0, 1).to(self._dtype)
@@ -145,8 +139,7 @@ class KeyTiles:
     def block(self, start: int, stop: int) -> Tensor:
         """Keys ``start .. stop``."""
         tile = self._read(start, stop) if self._whole is None else self._whole[:, start:stop]
-        rows = min(self._unit.seqlen_q, self._unit.tile.rows) * self._unit.group
-        if self._dtype == torch.bfloat16 and tile.shape[0] > 1 and rows >= DENSE_ROWS:
+        if self._dtype == torch.bfloat16 and tile.shape[0] > 1 and self._rows >= tiles.DENSE_ROWS:
             return tile.contiguous()
         return tile
 
