@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 import flash_attn
@@ -70,14 +70,13 @@ def contenders(case: Case) -> tuple[Callable[[], object], Callable[[], object]]:
         return _decode_contenders(case)
     q, k, v, dout = (torch.randn(1, case.seqlen, 8, case.head_dim).to(case.dtype) for _ in range(4))
     if case.group.startswith("forward"):
-        views = [x.transpose(1, 2) for x in (q, k, v)]
         return (
             lambda: flash_attn.flash_attn_func(q, k, v, causal=case.causal),
-            lambda: F.scaled_dot_product_attention(*views, is_causal=case.causal),
+            lambda: _peer(q, k, v, is_causal=case.causal),
         )
     leaves = [x.requires_grad_() for x in (q, k, v)]
     ours = flash_attn.flash_attn_func(q, k, v, causal=case.causal)
-    peer = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in leaves), is_causal=case.causal)
+    peer = _peer(q, k, v, is_causal=case.causal)
     assert isinstance(ours, Tensor)
     return (
         lambda: torch.autograd.grad(ours, leaves, dout, retain_graph=True),
@@ -85,13 +84,18 @@ def contenders(case: Case) -> tuple[Callable[[], object], Callable[[], object]]:
     )
 
 
+def _peer(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False, enable_gqa: bool = False) -> Tensor:
+    """PyTorch's attention on the same tensors, transposed as views."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=enable_gqa)
+
+
 def _decode_contenders(case: Case) -> tuple[Callable[[], object], Callable[[], object]]:
     q = torch.randn(1, 1, 32, case.head_dim).to(case.dtype)
     k, v = (torch.randn(1, case.seqlen, 8, case.head_dim).to(case.dtype) for _ in range(2))
-    views = [x.transpose(1, 2) for x in (q, k, v)]
     return (
         lambda: flash_attn.flash_attn_with_kvcache(q, k, v, cache_seqlens=case.seqlen),
-        lambda: F.scaled_dot_product_attention(*views, enable_gqa=True),
+        lambda: _peer(q, k, v, enable_gqa=True),
     )
 
 
