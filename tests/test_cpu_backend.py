@@ -1,4 +1,4 @@
-"""The cpu backend where its own machinery bites: tile borders, key splits, the unshifted path, memory it must not read."""
+"""The cpu backend where its own machinery bites: tile borders, key splits, exponent range, hidden memory."""
 
 import math
 from typing import Any
@@ -67,9 +67,7 @@ def test_equals_the_definition(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["grouped causal", "window", "alibi by head", "dropout", "sink", "softcap"])
-def test_running_maximum_equals_the_definition(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_maximum_equals_the_definition(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     _split_into_small_tiles(monkeypatch)
     monkeypatch.setattr(forward, "SAFE_SUM", (1.0, 0.0))
     for comparison in compare_attention(AttentionCase(dtype=dtype, **CASES[name])):
@@ -78,9 +76,7 @@ def test_running_maximum_equals_the_definition(
 
 @pytest.mark.parametrize("small_tiles", [False, True], ids=["one tile", "many tiles"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_decode_equals_the_definition(
-    dtype: torch.dtype, small_tiles: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decode_equals_the_definition(dtype: torch.dtype, small_tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if small_tiles:
         _split_into_small_tiles(monkeypatch)
     for case in (DecodeCase(dtype=dtype), DecodeCase(dtype=dtype, seqlen_new=1), DecodeCase(dtype=dtype, seqlen_q=3)):
@@ -97,7 +93,7 @@ def _plain_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[Atte
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("magnitude", [30.0, 3000.0])
 def test_logits_beyond_the_exponent_range(dtype: torch.dtype, magnitude: float) -> None:
-    """One key is aligned with every query, the others are opposed: the first logit is ``magnitude``, the rest ``-magnitude``."""
+    """The first logit of every row is ``magnitude``, the others are ``-magnitude``."""
     q = torch.ones(1, 6, 2, 1, dtype=dtype)
     k = torch.full((1, 6, 2, 1), -magnitude, dtype=dtype)
     k[:, 0] = magnitude
@@ -124,9 +120,7 @@ def test_hidden_keys_may_hold_anything() -> None:
 
 
 @pytest.mark.parametrize("layout", ["cache_batch_idx", "paged"])
-def test_key_gradients_return_to_the_rows_they_were_read_from(
-    layout: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_gradients_return_to_the_rows_they_were_read_from(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _split_into_small_tiles(monkeypatch)
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(3, 9, 4, 8, dtype=torch.float64, generator=generator)

@@ -99,7 +99,8 @@ class _UnitBackward:
         log2_sums = self._log2_sums(row0, row1, q)
         shift: Tensor | None = log2_sums.masked_fill(log2_sums == float("-inf"), 0.0).unsqueeze(-1)
         dout_and_delta = dout.new_empty(*dout.shape[:2], spec.head_dim_v + 2)
-        dout_columns, high, low = dout_and_delta.split([spec.head_dim_v, 1, 1], -1)
+        dout_columns = dout_and_delta[..., :-2]
+        high, low = dout_and_delta[..., -2:-1], dout_and_delta[..., -1:]
         dout_columns.copy_(dout)
         torch.neg(delta.unsqueeze(-1), out=high)
         if spec.dropout_p > 0:
