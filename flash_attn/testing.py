@@ -17,6 +17,9 @@ from flash_attn.backends.reference import ReferenceBackend
 from flash_attn.custom_ops import attention, decode
 from flash_attn.validation import attention_request, decode_request
 
+# The oracle and the result each sum up to about 1024 terms, whose roundings grow like sqrt(n) (Higham and Mary, SIAM J.
+# Sci. Comput. 41(5), 2019). Only float64 results are exact enough to see it.
+_ORACLE_ROUNDINGS = 64
 _ROUNDINGS = 4  # of scores, probabilities, denominator and output, each of at most one unit in the last place
 
 
@@ -226,12 +229,13 @@ def compare(name: str, result: Tensor, exact: Tensor, plain: Tensor, dtype: torc
 
 
 def allowed_error(exact: Tensor, plain: Tensor, dtype: torch.dtype) -> float:
-    """Twice the error of plain PyTorch in ``dtype``, plus a few roundings of the largest value."""
+    """Twice the error of plain PyTorch in ``dtype``, plus a few roundings of the largest value and the oracle's own."""
     finite = exact[exact.isfinite()]
     largest = float(finite.abs().max()) if finite.numel() else 0.0
     error = _error(plain, exact)
     baseline = float(error.max()) if error.numel() else 0.0
-    return 2 * baseline + _ROUNDINGS * torch.finfo(dtype).eps * max(largest, 1.0)
+    rounding = _ROUNDINGS * torch.finfo(dtype).eps + _ORACLE_ROUNDINGS * torch.finfo(exact.dtype).eps
+    return 2 * baseline + rounding * max(largest, 1.0)
 
 
 def cumulative(seqlens: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
