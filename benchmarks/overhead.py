@@ -21,7 +21,8 @@ from unittest import mock
 import torch
 
 from flash_attn import dispatch, flash_attn_func
-from flash_attn.backends.base import ForwardResult
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.base import AttentionInputs, ForwardResult
 from flash_attn.diagnostics.text_table import terminal_table
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +52,13 @@ def call_overhead(requires_grad: bool) -> list[float]:
     q, k, v = (torch.zeros(1, 16, 4, 64, requires_grad=requires_grad) for _ in range(3))
     made = ForwardResult(torch.zeros(1, 16, 4, 64), torch.zeros(1, 4, 16))
     rounds = []
+
+    def entry(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
+        return made
+
     with (
         dispatch.use_backend("cpu"),
-        mock.patch.object(dispatch.backend("cpu"), "forward", lambda spec, inputs: made),
+        mock.patch.object(dispatch.backend("cpu"), "forward", entry),
         torch.set_grad_enabled(requires_grad),
     ):
         flash_attn_func(q, k, v, causal=True)

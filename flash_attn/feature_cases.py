@@ -7,6 +7,7 @@ small enough for a CPU and still longer than one tile of 128 rows or keys.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -30,8 +31,12 @@ class Feature:
 
     def spec(self) -> AttentionSpec:
         """What the case asks of a backend."""
-        made = make_attention(self.case) if isinstance(self.case, AttentionCase) else make_decode(self.case)
-        return made[0]
+        return _spec(self.case)
+
+
+@cache
+def _spec(case: Case) -> AttentionSpec:
+    return (make_attention(case) if isinstance(case, AttentionCase) else make_decode(case))[0]
 
 
 _ATTENTION = AttentionCase(seqlens_q=(135, 135), seqlens_k=(150, 150), head_dim=64, head_dim_v=64, dtype=torch.bfloat16)
@@ -91,6 +96,8 @@ FEATURES: tuple[Feature, ...] = (
     _attention("varlen, leftpad_k", _VARLEN, leftpad=True, backward=False),
     _decode("cache only"),
     _decode("several queries", seqlen_q=5),
+    _decode("several queries, not causal", seqlen_q=5, causal=False),
+    _decode("value head_dim", head_dim=192, head_dim_v=128, nheads_q=4),
     _decode("append", _APPEND),
     _decode("append several", _APPEND, seqlen_new=5, seqlen_q=5),
     _decode("rotary, interleaved", _APPEND, rotary_dim=64),
@@ -103,5 +110,6 @@ FEATURES: tuple[Feature, ...] = (
     _decode("attention sink", sink=True),
     _decode("sliding window", window_size=(37, 0)),
     _decode("softcap", softcap=2.0),
-    _decode("ALiBi", alibi_dims=1),
+    _decode("ALiBi (nheads,)", alibi_dims=1),
+    _decode("ALiBi (batch, nheads)", alibi_dims=2),
 )

@@ -8,10 +8,21 @@ import pytest
 from flash_attn import architectures
 from flash_attn.architectures import ARCHITECTURES, KIB, find
 
-LISTED = (
-    "gfx90a gfx942 gfx950 gfx1100 gfx1101 gfx1102 gfx1103 gfx1150 gfx1151 gfx1200 gfx1201 "
-    "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120"
-).split()
+AMD = [
+    "gfx90a",
+    "gfx942",
+    "gfx950",
+    "gfx1100",
+    "gfx1101",
+    "gfx1102",
+    "gfx1103",
+    "gfx1150",
+    "gfx1151",
+    "gfx1200",
+    "gfx1201",
+]
+NVIDIA = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+LISTED = AMD + NVIDIA
 
 
 def test_every_listed_architecture_is_there() -> None:
