@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
@@ -94,16 +95,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write one JSON line a figure")
     options = parser.parse_args()
+    measured: list[tuple[str, Callable[[], list[float]], float | None]] = [
+        ("call, no grad", lambda: call_overhead(False), 15e-6),
+        ("call, recording grad", lambda: call_overhead(True), None),
+        ("import flash_attn, beyond torch", import_overhead, 50e-3),
+    ]
     figures = []
-    for step, (name, measure, goal) in enumerate(
-        (
-            ("call, no grad", lambda: call_overhead(False), 15e-6),
-            ("call, recording grad", lambda: call_overhead(True), None),
-            ("import flash_attn, beyond torch", import_overhead, 50e-3),
-        ),
-        start=1,
-    ):
-        print(f"\r\033[K[{step}/3] {name}", end="", file=sys.stderr, flush=True)
+    for step, (name, measure, goal) in enumerate(measured, start=1):
+        print(f"\r\033[K[{step}/{len(measured)}] {name}", end="", file=sys.stderr, flush=True)
         figures.append(_overhead(name, measure(), goal))
     print("\r\033[K", end="", file=sys.stderr, flush=True)
     rows = [[f.name, _seconds(f.minimum), _seconds(f.median), _seconds(f.goal), f.verdict] for f in figures]

@@ -127,9 +127,7 @@ def _gpu_archs(path: Path, search_path: str) -> tuple[str, ...]:
         program = find(name, folders)
         if program:
             output, _ = run(program)
-            archs = tuple(
-                dict.fromkeys(re.findall(r"^\s*(?:Name:\s+)?(gfx[0-9a-f]+)\s*$", output, re.MULTILINE))
-            )
+            archs = tuple(dict.fromkeys(re.findall(r"^\s*(?:Name:\s+)?(gfx[0-9a-f]+)\s*$", output, re.MULTILINE)))
             archs = tuple(arch for arch in archs if arch != "gfx000")
             if archs:
                 return archs

@@ -34,9 +34,7 @@ def package_version(root: Path) -> str:
     for statement in ast.parse(source.read_text(encoding="utf-8")).body:
         if (
             isinstance(statement, ast.Assign)
-            and any(
-                isinstance(target, ast.Name) and target.id == "__version__" for target in statement.targets
-            )
+            and any(isinstance(target, ast.Name) and target.id == "__version__" for target in statement.targets)
             and isinstance(statement.value, ast.Constant)
             and isinstance(statement.value.value, str)
         ):

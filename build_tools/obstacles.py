@@ -24,9 +24,7 @@ def obstacles_to(vendor: Vendor, settings: Settings, detection: Detection, sourc
     """Return every reason why this vendor's kernels cannot be built, each with what to do."""
     reasons = [] if vendor in sources else [f"this source tree has no {KERNEL_NAMES[vendor]}"]
     reasons += _torch_obstacles(vendor, detection)
-    reasons += (
-        _rocm_obstacles(settings, detection) if vendor == "rocm" else _cuda_obstacles(settings, detection)
-    )
+    reasons += _rocm_obstacles(settings, detection) if vendor == "rocm" else _cuda_obstacles(settings, detection)
     if detection.host.compiler is None:
         reasons.append("no C++ compiler (g++, clang++ or c++) on PATH: install g++")
     if detection.host.ninja is None:
@@ -38,8 +36,7 @@ def _torch_obstacles(vendor: Vendor, detection: Detection) -> list[str]:
     torch, name = detection.torch, VENDOR_NAMES[vendor]
     if torch is None:
         return [
-            f"no PyTorch found: install torch >= 2.10 built for {name}, then run "
-            "pip install --no-build-isolation ."
+            f"no PyTorch found: install torch >= 2.10 built for {name}, then run pip install --no-build-isolation ."
         ]
     reasons = []
     if version_numbers(torch.version) < MINIMUM_TORCH:
@@ -65,9 +62,7 @@ def _rocm_obstacles(settings: Settings, detection: Detection) -> list[str]:
         )
     if detection.ck_include is None:
         where = f"CK_DIR={settings.ck_dir}" if settings.ck_dir else f"{rocm.path}/include"
-        reasons.append(
-            f"no ck_tile/ops/fmha.hpp in {where}: install ROCm's package composablekernel-dev or set CK_DIR"
-        )
+        reasons.append(f"no ck_tile/ops/fmha.hpp in {where}: install ROCm's package composablekernel-dev or set CK_DIR")
     asked = settings.gpu_archs or rocm.gpu_archs
     unserved = [arch for arch in asked if not ck_serves(arch)]
     if unserved and (settings.gpu_archs or len(unserved) == len(asked)):
@@ -78,9 +73,7 @@ def _rocm_obstacles(settings: Settings, detection: Detection) -> list[str]:
 def _cuda_obstacles(settings: Settings, detection: Detection) -> list[str]:
     cuda, torch = detection.cuda, detection.torch
     if cuda is None:
-        where = (
-            f"in CUDA_HOME={settings.cuda_home}" if settings.cuda_home else "on PATH or in /usr/local/cuda"
-        )
+        where = f"in CUDA_HOME={settings.cuda_home}" if settings.cuda_home else "on PATH or in /usr/local/cuda"
         return [f"no nvcc {where}: install the CUDA toolkit >= 12.0 or set CUDA_HOME"]
     if cuda.nvcc.version is None:
         return [f"nvcc does not run: {cuda.nvcc.problem}"]
@@ -96,8 +89,7 @@ def _cuda_obstacles(settings: Settings, detection: Detection) -> list[str]:
     if detection.cutlass_include is None:
         where = f" in CUTLASS_DIR={settings.cutlass_dir}" if settings.cutlass_dir else ""
         reasons.append(
-            f"no CUTLASS headers{where}: pip install --no-deps nvidia-cutlass, "
-            "or set CUTLASS_DIR to a checkout"
+            f"no CUTLASS headers{where}: pip install --no-deps nvidia-cutlass, or set CUTLASS_DIR to a checkout"
         )
     unknown = [arch for arch in settings.cuda_archs if not nvcc_knows(arch, version)]
     if unknown:

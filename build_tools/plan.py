@@ -33,9 +33,7 @@ class BuildPlan:
 
 def vendors_with_kernels(root: Path) -> frozenset[Vendor]:
     """Return the vendors whose kernels are in the source tree: those whose instances can be generated."""
-    return frozenset(
-        vendor for vendor, folder in KERNEL_FOLDERS.items() if (root / folder / "generate.py").is_file()
-    )
+    return frozenset(vendor for vendor, folder in KERNEL_FOLDERS.items() if (root / folder / "generate.py").is_file())
 
 
 def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> BuildPlan:
@@ -84,9 +82,7 @@ def _reason_to_leave_out(settings: Settings, detection: Detection) -> str | None
     if settings.skip_native_build:
         switch = "FLASH_ATTENTION_SKIP_CUDA_BUILD"
         if settings.build_target != "auto":
-            raise BuildError(
-                f"BUILD_TARGET={settings.build_target} and {switch} exclude each other: unset one"
-            )
+            raise BuildError(f"BUILD_TARGET={settings.build_target} and {switch} exclude each other: unset one")
     elif settings.triton_on_amd and _vendor_wanted(settings, detection) == "rocm":
         switch = "FLASH_ATTENTION_TRITON_AMD_ENABLE"
     else:
@@ -165,6 +161,4 @@ def _unused(settings: Settings) -> tuple[str, ...]:
         "CK_DIR": settings.ck_dir,
         "CUTLASS_DIR": settings.cutlass_dir,
     }
-    return tuple(
-        f"{name} has no effect: no native kernels are built" for name, value in given.items() if value
-    )
+    return tuple(f"{name} has no effect: no native kernels are built" for name, value in given.items() if value)

@@ -19,9 +19,7 @@ def describe_detection(detection: Detection) -> str:
         if rocm
         else "no hipcc",
         "AMD GPUs": ", ".join(rocm.gpu_archs) if rocm and rocm.gpu_archs else "none",
-        "PyTorch": f"{torch.version} in {torch.path}"
-        if torch
-        else "not found (not needed without native kernels)",
+        "PyTorch": f"{torch.version} in {torch.path}" if torch else "not found (not needed without native kernels)",
         "CUTLASS": str(detection.cutlass_include or "not found"),
         "CK": str(detection.ck_include or "not found"),
         "compiler": _program(host.compiler) if host.compiler else "none",

@@ -48,9 +48,7 @@ def find_torch(folders: Iterable[Path]) -> TorchBuild | None:
         if version_file.is_file():
             values = _string_constants(version_file)
             if "__version__" in values:
-                return TorchBuild(
-                    version_file.parent, values["__version__"], values.get("cuda"), values.get("hip")
-                )
+                return TorchBuild(version_file.parent, values["__version__"], values.get("cuda"), values.get("hip"))
     return None
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def _rearrange_without_einops(tensor: Any, pattern: str, **axes_lengths: int) -> Tensor:
@@ -53,7 +53,7 @@ class IndexFirstAxis(torch.autograd.Function):
 
 def index_first_axis(input: Tensor, indices: Tensor) -> Tensor:
     """Rows of input (n, ...) at indices (m,), int32 or int64: (m, ...)."""
-    out: Tensor = IndexFirstAxis.apply(input, indices)  # type: ignore[no-untyped-call]
+    out: Tensor = IndexFirstAxis.apply(input, indices)
     return out
 
 
@@ -65,7 +65,9 @@ class IndexPutFirstAxis(torch.autograd.Function):
         """Place rows."""
         _check_indices(indices)
         if values.ndim == 0 or values.shape[0] != indices.shape[0]:
-            raise ValueError(f"values has shape {tuple(values.shape)}; accepted is ({indices.shape[0]}, ...) as indices")
+            raise ValueError(
+                f"values has shape {tuple(values.shape)}; accepted is ({indices.shape[0]}, ...) as indices"
+            )
         ctx.save_for_backward(indices)
         return values.new_zeros((first_axis_dim, *values.shape[1:])).index_copy(0, indices.long(), values)
 
@@ -78,7 +80,7 @@ class IndexPutFirstAxis(torch.autograd.Function):
 
 def index_put_first_axis(values: Tensor, indices: Tensor, first_axis_dim: int) -> Tensor:
     """Zeros (first_axis_dim, ...) with the rows of values (m, ...) at indices (m,), which must not repeat."""
-    out: Tensor = IndexPutFirstAxis.apply(values, indices, first_axis_dim)  # type: ignore[no-untyped-call]
+    out: Tensor = IndexPutFirstAxis.apply(values, indices, first_axis_dim)
     return out
 
 
@@ -101,7 +103,7 @@ class IndexFirstAxisResidual(torch.autograd.Function):
 
 def index_first_axis_residual(input: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of input (n, ...) at indices (m,), and input itself, whose gradients one backward sums."""
-    out: tuple[Tensor, Tensor] = IndexFirstAxisResidual.apply(input, indices)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor] = IndexFirstAxisResidual.apply(input, indices)
     return out
 
 
@@ -115,16 +117,23 @@ def _selected(name: str, mask: Tensor, hidden_states: Tensor) -> Tensor:
     selected = mask != 0
     # An additive mask (0 and -inf) would select exactly the wrong tokens.
     if mask.is_floating_point() and bool((selected & (mask != 1)).any()):
-        raise ValueError(f"{name} is of {mask.dtype} with values other than 0 and 1; accepted are bool, int, or 0 and 1")
+        raise ValueError(
+            f"{name} is of {mask.dtype} with values other than 0 and 1; accepted are bool, int, or 0 and 1"
+        )
     return selected
 
 
 def _pack(hidden_states: Tensor, selected: Tensor, seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
     """Selected tokens, their indices, cu_seqlens, and the longest of seqlens (0 if there is none)."""
     indices = selected.flatten().nonzero().flatten()
-    from_zero = F.pad(seqlens.to(torch.int32), (1, 0))
+    from_zero = functional.pad(seqlens.to(torch.int32), (1, 0))
     cu_seqlens = from_zero.cumsum(0, dtype=torch.int32)
-    return index_first_axis(hidden_states.flatten(0, 1), indices), indices, cu_seqlens, int(from_zero.max().item())
+    return (
+        index_first_axis(hidden_states.flatten(0, 1), indices),
+        indices,
+        cu_seqlens,
+        int(from_zero.max().item()),
+    )
 
 
 def unpad_input(
@@ -138,7 +147,7 @@ def unpad_input(
         unused_mask: (batch, seqlen), bool or int, nonzero for tokens that are kept though not used.
 
     Returns:
-        (hidden_states, indices, cu_seqlens, max_seqlen_in_batch, seqused): the tokens (total, ...) that either
+        (hidden_states, indices, cu_seqlens, max_seqlen_in_batch, seqused): the tokens (total, ...) that a
         mask selects; their int64 positions (total,) in the flattened batch; int32 (batch + 1,); the longest
         sequence; int32 (batch,) tokens that attention_mask alone selects.
 
@@ -165,7 +174,7 @@ def unpad_input_for_concatenated_sequences(
         positions (total,) in the flattened batch; int32 (sequences + 1,); the longest sequence.
 
     Raises:
-        ValueError: the shape is not (batch, seqlen), a length is negative or a row holds more than seqlen tokens.
+        ValueError: the shape is not (batch, seqlen), a length is negative, or a row exceeds seqlen tokens.
         TypeError: the lengths are not integers.
     """
     lengths = attention_mask_in_length
@@ -180,12 +189,13 @@ def unpad_input_for_concatenated_sequences(
     seqlen = lengths.shape[1]
     if bool((lengths < 0).any() | (row_totals > seqlen).any()):
         raise ValueError(
-            f"attention_mask_in_length must be lengths of 0 or more with at most seqlen ({seqlen}) tokens a row"
+            f"attention_mask_in_length must be lengths of 0 or more, in all at most seqlen ({seqlen}) a row"
         )
     selected = torch.arange(seqlen, device=lengths.device) < row_totals.unsqueeze(-1)
     return _pack(hidden_states, selected, lengths[lengths != 0])
 
 
 def pad_input(hidden_states: Tensor, indices: Tensor, batch: int, seqlen: int) -> Tensor:
-    """Put packed tokens (total, ...) back at indices of a zero batch (batch, seqlen, ...): undoes `unpad_input`."""
-    return index_put_first_axis(hidden_states, indices, batch * seqlen).unflatten(0, (batch, seqlen))
+    """Put packed tokens (total, ...) at indices of a zero (batch, seqlen, ...): undoes `unpad_input`."""
+    flat = index_put_first_axis(hidden_states, indices, batch * seqlen)
+    return flat.reshape(batch, seqlen, *hidden_states.shape[1:])

@@ -24,7 +24,5 @@ def read_build_metadata() -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"{METADATA_FILE} is not JSON ({error}): reinstall flash-attn") from error
     if not isinstance(metadata, dict):
-        raise ValueError(
-            f"{METADATA_FILE} holds a {type(metadata).__name__}, not an object: reinstall flash-attn"
-        )
+        raise ValueError(f"{METADATA_FILE} holds a {type(metadata).__name__}, not an object: reinstall flash-attn")
     return metadata

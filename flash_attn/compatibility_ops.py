@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flash_attn.backends.dropout import new_rng_state
 from flash_attn.custom_ops import attention, attention_backward
+from flash_attn.validation import check_gradient_buffer
 
 
 def _rng_state(q: Tensor, dropout_p: float) -> Tensor:
@@ -126,6 +127,7 @@ def _flash_attn_backward(
     rng_state: Tensor | None = None,
 ) -> Tensor:
     """Dense backward: writes ``dq``, ``dk``, ``dv`` in place and returns ``softmax_d``, fp32 like ``softmax_lse``."""
+    _check_buffers((dq, dk, dv), (q, k, v))
     dq_new, dk_new, dv_new, softmax_d = attention_backward(
         dout,
         out,
@@ -172,6 +174,7 @@ def _flash_attn_varlen_backward(
     zero_tensors: bool = False,
 ) -> Tensor:
     """Varlen backward: writes ``dq``, ``dk``, ``dv`` in place and returns ``softmax_d``, fp32 ``(nheads, total_q)``."""
+    _check_buffers((dq, dk, dv), (q, k, v))
     dq_new, dk_new, dv_new, softmax_d = attention_backward(
         dout,
         out,
@@ -194,6 +197,11 @@ def _flash_attn_varlen_backward(
     )
     _write((dq, dk, dv), (dq_new, dk_new, dv_new))
     return softmax_d
+
+
+def _check_buffers(buffers: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:
+    for name, buffer, like in zip(("dq", "dk", "dv"), buffers, inputs, strict=True):
+        check_gradient_buffer(name, buffer, like)
 
 
 def _write(targets: tuple[Tensor | None, ...], values: tuple[Tensor, ...]) -> None:

@@ -28,7 +28,7 @@ from flash_attn.autograd import (
 )
 from flash_attn.backends.base import ForwardResult
 from flash_attn.backends.dropout import new_rng_state
-from flash_attn.validation import attention_request, check_backward, decode_request
+from flash_attn.validation import attention_request, check_backward, check_tensors, decode_request, window_bounds
 from flash_attn.value_checks import check_attention_values, check_decode_values
 
 _REQUEST = (
@@ -51,6 +51,7 @@ _LIBRARY.define(
     "SymInt window_size_left, SymInt window_size_right, float softcap, bool rotary_interleaved, "
     "int num_splits, str backend) -> (Tensor out, Tensor softmax_lse)"
 )
+_FORWARD = torch.ops.flash_attn.forward.default
 
 
 def _forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +70,7 @@ def _backward(
     check_attention_values(inputs)
     check_backward(spec, inputs, dout, dlse, out, softmax_lse)
     chosen = dispatch.select(spec, inputs.q.device, request[-1] or dispatch.requested())
-    return tuple(chosen.backward(spec, inputs, ForwardResult(out, softmax_lse), dout, dlse))
+    return chosen.backward(spec, inputs, ForwardResult(out, softmax_lse), dout, dlse)
 
 
 def _with_kvcache(*request: Any) -> tuple[Tensor, Tensor]:
@@ -102,8 +103,8 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     spec, inputs = attention_request(*request[:-1])
     check_backward(spec, inputs, dout, dlse, out, softmax_lse)
-    grads = [x.new_empty(x.shape) for x in (inputs.q, inputs.k, inputs.v)]
-    return *grads, softmax_lse.new_empty(softmax_lse.shape)
+    dq, dk, dv = (x.new_empty(x.shape) for x in (inputs.q, inputs.k, inputs.v))
+    return dq, dk, dv, softmax_lse.new_empty(softmax_lse.shape)
 
 
 def _fake_with_kvcache(*request: Any) -> tuple[Tensor, Tensor]:
@@ -139,6 +140,7 @@ def attention(
     Arguments mean what :func:`flash_attn.flash_attn_varlen_func` says of them; without ``cu_seqlens`` they are
     those of :func:`flash_attn.flash_attn_func`. ``rng_state`` is drawn when dropout needs one and none is given.
     """
+    check_tensors(q, k, v)
     if dropout_p > 0 and rng_state is None:
         rng_state = new_rng_state(q.device)
     needs_grad = torch.is_grad_enabled() and (
@@ -147,7 +149,7 @@ def attention(
         or v.requires_grad
         or (learnable_sink is not None and learnable_sink.requires_grad)
     )
-    window_left, window_right = window_size
+    window_left, window_right = window_bounds(window_size)
     request = (
         last_dim_contiguous(q),
         last_dim_contiguous(k),
@@ -178,12 +180,12 @@ def attention(
     if torch._C._are_functorch_transforms_active():
         output = TransformedAttention.apply(*request)
     elif torch.compiler.is_compiling():
-        output = torch.ops.flash_attn.forward.default(*request)
+        output = _FORWARD(*request)
     elif needs_grad:
         output = EagerAttention.apply(*request)
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            output = torch.ops.flash_attn.forward.default(*request)
+            output = _FORWARD(*request)
     return output
 
 
@@ -208,7 +210,7 @@ def attention_backward(
     deterministic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients outside of autograd: ``(dq, dk, dv, softmax_d)`` of :func:`attention` with these arguments."""
-    window_left, window_right = window_size
+    window_left, window_right = window_bounds(window_size)
     grads: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.flash_attn.backward.default(
         last_dim_contiguous(dout),
         None,
@@ -267,9 +269,10 @@ def decode(
 
     Arguments mean what :func:`flash_attn.flash_attn_with_kvcache` says of them.
     """
+    check_tensors(q, k_cache, v_cache)
     if isinstance(cache_seqlens, int):
         cache_seqlens = torch.full((q.shape[0],), cache_seqlens, dtype=torch.int32, device=q.device)
-    window_left, window_right = window_size
+    window_left, window_right = window_bounds(window_size)
     with torch.no_grad():
         output: tuple[Tensor, Tensor] = torch.ops.flash_attn.with_kvcache.default(
             last_dim_contiguous(q),

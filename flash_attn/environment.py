@@ -64,7 +64,9 @@ def backend() -> str:
     value = os.environ.get(BACKEND.name)
     if value:
         return parse_backend(value, BACKEND.name)
-    return "triton" if _boolean(TRITON_AMD_ENABLE) else BACKEND.default
+    if _boolean(TRITON_AMD_ENABLE):
+        return "triton"
+    return BACKEND.default
 
 
 def check_device_values() -> bool:

@@ -140,7 +140,7 @@ def bwd(
 ) -> list[Tensor]:
     """Dense backward: ``[dq, dk, dv, softmax_d]``; given buffers are written in place."""
     _refuse_generator(gen)
-    grads = [x if x is not None else torch.empty_like(y) for x, y in ((dq, q), (dk, k), (dv, v))]
+    dq, dk, dv = (y.new_empty(y.shape) if x is None else x for x, y in ((dq, q), (dk, k), (dv, v)))
     softmax_d = _flash_attn_backward(
         dout,
         q,
@@ -148,7 +148,9 @@ def bwd(
         v,
         out,
         softmax_lse,
-        *grads,
+        dq,
+        dk,
+        dv,
         dropout_p,
         softmax_scale,
         causal,
@@ -159,7 +161,7 @@ def bwd(
         deterministic,
         rng_state,
     )
-    return [*grads, softmax_d]
+    return [dq, dk, dv, softmax_d]
 
 
 def varlen_bwd(
@@ -190,7 +192,7 @@ def varlen_bwd(
 ) -> list[Tensor]:
     """Varlen backward: ``[dq, dk, dv, softmax_d]``; given buffers are written in place."""
     _refuse_generator(gen)
-    grads = [x if x is not None else torch.empty_like(y) for x, y in ((dq, q), (dk, k), (dv, v))]
+    dq, dk, dv = (y.new_empty(y.shape) if x is None else x for x, y in ((dq, q), (dk, k), (dv, v)))
     softmax_d = _flash_attn_varlen_backward(
         dout,
         q,
@@ -198,7 +200,9 @@ def varlen_bwd(
         v,
         out,
         softmax_lse,
-        *grads,
+        dq,
+        dk,
+        dv,
         cu_seqlens_q,
         cu_seqlens_k,
         max_seqlen_q,
@@ -214,7 +218,7 @@ def varlen_bwd(
         rng_state,
         zero_tensors,
     )
-    return [*grads, softmax_d]
+    return [dq, dk, dv, softmax_d]
 
 
 def fwd_kvcache(

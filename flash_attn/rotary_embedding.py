@@ -9,8 +9,8 @@ argument checks and upstream's way of naming positions (offsets, cu_seqlens).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGER = (torch.int32, torch.int64)
@@ -32,7 +32,7 @@ def rotate(
     [0, seqlen_ro) stays as it is.
 
     Args:
-        x: (..., nheads, head_dim), for instance (batch, seqlen, nheads, head_dim), floating point, any strides.
+        x: (..., nheads, head_dim), for instance (batch, seqlen, nheads, head_dim), any strides.
         cos: (seqlen_ro, rotary_dim / 2), rotary_dim <= head_dim, any floating dtype.
         sin: same shape as cos.
         positions: int32 or int64, broadcastable to x.shape[:-2]: (seqlen,) for a batch in step,
@@ -128,7 +128,7 @@ def packed_positions(total: int, cu_seqlens: Tensor, seqlen_offsets: int | Tenso
     positions = tokens - cu_seqlens[sequence]
     if isinstance(seqlen_offsets, Tensor):
         # The tokens behind the last sequence look up one entry more than there are sequences.
-        positions = positions + F.pad(seqlen_offsets, (0, 1))[sequence]
+        positions = positions + functional.pad(seqlen_offsets, (0, 1))[sequence]
     else:
         positions = positions + seqlen_offsets
     return positions.masked_fill(tokens >= cu_seqlens[-1], -1)
@@ -168,13 +168,25 @@ def apply_rotary(
         ValueError: shapes, devices or lengths do not fit. Values of cu_seqlens and of an offset tensor are
             checked when they live on the CPU; elsewhere a position outside cos leaves its row as it is.
     """
-    _check_tables(x, cos, sin)
-    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
+    check_rotary_arguments(x, cos, sin, seqlen_offsets, cu_seqlens, max_seqlen)
     if cu_seqlens is None:
         positions = dense_positions(x.shape[1], seqlen_offsets, x.device)
     else:
         positions = packed_positions(x.shape[0], cu_seqlens, seqlen_offsets)
     return rotate(x, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=inplace)
+
+
+def check_rotary_arguments(
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    seqlen_offsets: int | Tensor = 0,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
+) -> None:
+    """Raise what `apply_rotary` raises, and do nothing else."""
+    _check_tables(x, cos, sin)
+    _check_positions(x, cos.shape[0], seqlen_offsets, cu_seqlens, max_seqlen)
 
 
 def _check_tables(x: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -261,6 +273,4 @@ def _check_position_values(
             raise ValueError(f"seqlen_offsets is {seqlen_offsets.tolist()}; accepted are values of 0 or more")
         ends = seqlen_offsets + seqlens
         if (ends > seqlen_ro).any():
-            raise ValueError(
-                f"cos has {seqlen_ro} rows; seqlen_offsets and sequence lengths need at least {int(ends.max())}"
-            )
+            raise ValueError(f"cos has {seqlen_ro} rows; seqlen_offsets and lengths need at least {int(ends.max())}")

@@ -51,7 +51,7 @@ def attention_request(
     if varlen_q != (cu_seqlens_k is not None):
         raise ValueError("cu_seqlens_q, cu_seqlens_k: got only one of them; accepted are both or neither")
     _check_rank("q", q, 3 if varlen_q else 4)
-    _check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
+    nheads_q, nheads_k, head_dim, head_dim_v = _check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
     batch_size = q.shape[0]
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
         batch_size = cu_seqlens_q.shape[0] - 1
@@ -82,24 +82,24 @@ def attention_request(
         raise ValueError(f"dropout_p: got {dropout_p}; accepted is 0 <= dropout_p < 1")
     layout: KVLayout = "paged" if paged else "varlen" if varlen_k else "dense"
     scale = _check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits)
+    # By position: this is the way of every call, and keywords double its cost.
     spec = AttentionSpec(
-        dtype=q.dtype,
-        nheads_q=int(q.shape[-2]),
-        nheads_k=int(k.shape[-2]),
-        head_dim=int(q.shape[-1]),
-        head_dim_v=int(v.shape[-1]),
-        softmax_scale=scale,
-        window_left=int(max(window_size_left, -1)),
-        window_right=0 if causal else int(max(window_size_right, -1)),
-        softcap=softcap,
-        dropout_p=dropout_p,
-        varlen_q=varlen_q,
-        kv_layout=layout,
-        page_size=int(k.shape[1]) if paged else 0,
-        has_alibi=alibi_slopes is not None,
-        has_sink=learnable_sink is not None,
-        has_seqused_k=seqused_k is not None,
-        has_leftpad_k=leftpad_k is not None,
+        q.dtype,
+        nheads_q,
+        nheads_k,
+        head_dim,
+        head_dim_v,
+        scale,
+        *_window(causal, window_size_left, window_size_right),
+        softcap,
+        dropout_p,
+        varlen_q,
+        layout,
+        int(k.shape[1]) if paged else 0,
+        alibi_slopes is not None,
+        learnable_sink is not None,
+        seqused_k is not None,
+        leftpad_k is not None,
         needs_backward=needs_backward,
         deterministic=deterministic,
         return_attn_probs=return_attn_probs and dropout_p > 0,
@@ -148,7 +148,7 @@ def decode_request(
 ) -> tuple[AttentionSpec, DecodeInputs]:
     """Check the arguments of ``flash_attn_with_kvcache``; they mean what it says of them."""
     _check_rank("q", q, 4)
-    _check_key_value(q, k_cache, v_cache, "k_cache", "v_cache", 4)
+    nheads_q, nheads_k, head_dim, head_dim_v = _check_key_value(q, k_cache, v_cache, "k_cache", "v_cache", 4)
     batch_size = q.shape[0]
     paged = block_table is not None
     if block_table is not None:
@@ -170,15 +170,16 @@ def decode_request(
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
     rotary_dim = _check_rotary(q, rotary_cos, rotary_sin, cache_seqlens, capacity, k is not None)
     scale = _check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits)
+    window_left, window_right = _window(causal, window_size_left, window_size_right)
     spec = AttentionSpec(
         dtype=q.dtype,
-        nheads_q=int(q.shape[2]),
-        nheads_k=int(k_cache.shape[2]),
-        head_dim=int(q.shape[3]),
-        head_dim_v=int(v_cache.shape[3]),
+        nheads_q=nheads_q,
+        nheads_k=nheads_k,
+        head_dim=head_dim,
+        head_dim_v=head_dim_v,
         softmax_scale=scale,
-        window_left=int(max(window_size_left, -1)),
-        window_right=0 if causal else int(max(window_size_right, -1)),
+        window_left=window_left,
+        window_right=window_right,
         softcap=softcap,
         kv_layout="paged" if paged else "dense",
         page_size=int(k_cache.shape[1]) if paged else 0,
@@ -232,14 +233,44 @@ def check_backward(
             raise ValueError(f"{name}: got {_describe(tensor)}; accepted is {dtype} of shape {shape}")
 
 
+def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Check that q, k and v are tensors at all, before anything is asked of them."""
+    if isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor):
+        return
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
+
+
+def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
+    """``(left, right)`` of a sliding window."""
+    accepted = (int, torch.SymInt)
+    if len(window_size) != 2 or not isinstance(window_size[0], accepted) or not isinstance(window_size[1], accepted):
+        raise ValueError(f"window_size: got {window_size}; accepted is a pair of ints (left, right), -1 for no bound")
+    return window_size
+
+
+def check_gradient_buffer(name: str, buffer: Tensor | None, like: Tensor) -> None:
+    """Check a buffer that a caller gave for the gradient of ``like``."""
+    if buffer is not None and (buffer.shape != like.shape or buffer.dtype != like.dtype):
+        raise ValueError(f"{name}: got {_describe(buffer)}; accepted is {_describe(like)}")
+
+
 def packed_parts(name: str, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Views of ``(..., parts, nheads, head_dim)`` along its third last dimension."""
+    if not isinstance(packed, Tensor):
+        raise TypeError(f"{name}: got {type(packed).__name__}; accepted is a torch.Tensor")
     if packed.dim() not in (4, 5) or packed.shape[-3] != parts:
         raise ValueError(
             f"{name}: got shape {tuple(packed.shape)}; accepted is (batch, seqlen, {parts}, nheads, head_dim) "
             f"or (total, {parts}, nheads, head_dim)"
         )
     return packed.unbind(-3)
+
+
+def _window(causal: bool, left: int, right: int) -> tuple[int, int]:
+    """Window bounds of a spec: -1 for any negative bound, and 0 to the right under a causal mask."""
+    return int(left) if left >= 0 else -1, 0 if causal else int(right) if right >= 0 else -1
 
 
 def _check_shared(
@@ -317,7 +348,7 @@ def _check_block_table(block_table: Tensor, q: Tensor, k: Tensor, batch_size: in
 
 
 def _check_last_stride(name: str, tensor: Tensor) -> None:
-    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
         raise ValueError(
             f"{name}: got stride {tensor.stride(-1)} in the last dimension; accepted is 1 (call .contiguous())"
         )
@@ -329,32 +360,41 @@ def _check_same_kind(name: str, tensor: Tensor, q: Tensor) -> None:
         raise TypeError(f"{name}: got dtype {tensor.dtype}; accepted is that of q, {q.dtype}")
 
 
-def _check_key_value(q: Tensor, k: Tensor, v: Tensor, name_k: str, name_v: str, rank: int) -> None:
-    """Check q, k and v against each other."""
+def _check_key_value(q: Tensor, k: Tensor, v: Tensor, name_k: str, name_v: str, rank: int) -> tuple[int, int, int, int]:
+    """Check q, k and v against each other; returns nheads_q, nheads_k, head_dim and head_dim_v."""
     if q.dtype not in DTYPES:
         raise TypeError(f"q: got dtype {q.dtype}; accepted are {', '.join(map(str, DTYPES))}")
-    _check_rank(name_k, k, rank)
-    _check_rank(name_v, v, rank)
-    _check_same_kind(name_k, k, q)
-    _check_same_kind(name_v, v, q)
-    _check_last_stride("q", q)
-    _check_last_stride(name_k, k)
-    _check_last_stride(name_v, v)
-    nheads_q, nheads_k, head_dim, head_dim_v = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    if k.dim() != rank or v.dim() != rank:
+        _check_rank(name_k, k, rank)
+        _check_rank(name_v, v, rank)
+    dtype, device = q.dtype, q.device
+    if k.dtype != dtype or v.dtype != dtype or k.device != device or v.device != device:
+        _check_same_kind(name_k, k, q)
+        _check_same_kind(name_v, v, q)
+    if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
+        _check_last_stride("q", q)
+        _check_last_stride(name_k, k)
+        _check_last_stride(name_v, v)
+    *_, nheads_q, head_dim = q.shape
+    *rows_and_heads, head_dim_k = k.shape
+    *rows_and_heads_v, head_dim_v = v.shape
+    nheads_k = rows_and_heads[-1]
     if not 1 <= head_dim <= MAX_HEAD_DIM:
         raise ValueError(f"q: got head_dim {head_dim}; accepted is 1 to {MAX_HEAD_DIM}")
     if not 1 <= head_dim_v <= MAX_HEAD_DIM:
         raise ValueError(f"{name_v}: got head_dim {head_dim_v}; accepted is 1 to {MAX_HEAD_DIM}")
-    if k.shape[-1] != head_dim:
-        raise ValueError(f"{name_k}: got head_dim {k.shape[-1]}; accepted is that of q, {head_dim}")
-    if v.shape[:-1] != k.shape[:-1]:
+    if head_dim_k != head_dim:
+        raise ValueError(f"{name_k}: got head_dim {head_dim_k}; accepted is that of q, {head_dim}")
+    if rows_and_heads != rows_and_heads_v:
         raise ValueError(
-            f"{name_v}: got shape {tuple(v.shape)}; accepted is {tuple(k.shape[:-1])} of {name_k}, then any head_dim"
+            f"{name_v}: got shape {tuple(v.shape)}; accepted is {tuple(rows_and_heads)} of {name_k}, then any head_dim"
         )
     if nheads_k < 1 or nheads_q < 1 or nheads_q % nheads_k != 0:
         raise ValueError(
             f"{name_k}: got {nheads_k} heads for {nheads_q} heads of q; accepted is a divisor of {nheads_q}"
         )
+    # A compiler's symbolic sizes become numbers here: a spec is hashed.
+    return int(nheads_q), int(nheads_k), int(head_dim), int(head_dim_v)
 
 
 def _check_new_tokens(

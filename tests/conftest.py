@@ -1,11 +1,14 @@
 """Shared fixtures: uninitialised memory is poison, and the environment does not choose the backend."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 
+# Workers of pytest-xdist share the cores.
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
 
@@ -14,7 +17,7 @@ settings.load_profile("default")
 def _poisoned_memory() -> Iterator[None]:
     """Fill what ``torch.empty`` and its relatives return with NaN (PyTorch does so in deterministic mode)."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     yield
     torch.use_deterministic_algorithms(False)
 

@@ -1,5 +1,7 @@
 """Hypothesis strategies that draw cases over the whole spec space."""
 
+from typing import Any
+
 import torch
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ _SEEDS = st.integers(0, 2**31)
 
 
 @st.composite
-def _heads(draw: st.DrawFn) -> dict[str, int]:
+def _heads(draw: st.DrawFn) -> dict[str, Any]:
     nheads_k = draw(st.integers(1, 3))
     head_dim = draw(_HEAD_DIMS)
     return {
@@ -25,7 +27,7 @@ def _heads(draw: st.DrawFn) -> dict[str, int]:
 
 
 @st.composite
-def attention_cases(draw: st.DrawFn) -> AttentionCase:
+def attention_cases(draw: st.DrawFn, dtype: torch.dtype) -> AttentionCase:
     """Any forward and backward call of small size."""
     batch = draw(st.integers(0, 3))
     varlen = draw(st.booleans())
@@ -37,7 +39,7 @@ def attention_cases(draw: st.DrawFn) -> AttentionCase:
         seqlens_q=seqlens_q,
         seqlens_k=seqlens_k,
         **draw(_heads()),
-        dtype=draw(st.sampled_from(DTYPES)),
+        dtype=dtype,
         varlen=varlen,
         page_size=draw(st.sampled_from((0, 0, 1, 16, 64))) if max(seqlens_k, default=0) > 0 else 0,
         causal=draw(st.booleans()),

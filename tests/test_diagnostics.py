@@ -112,8 +112,8 @@ def test_info_names_a_foreign_flash_attn(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """``python -m flash_attn`` in an interpreter of its own."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    """``python -m flash_attn`` in an interpreter of its own, on one thread since tests may run side by side."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "flash_attn", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
 

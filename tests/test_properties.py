@@ -1,9 +1,12 @@
 """Random specs, forward and gradients, against the definition in float64."""
 
+import pytest
+import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import DTYPES, attention_cases, decode_cases
 
-from flash_attn.testing import AttentionCase, Comparison, DecodeCase, compare_attention, compare_decode
-from tests.strategies import attention_cases, decode_cases
+from flash_attn.testing import Comparison, DecodeCase, compare_attention, compare_decode
 
 
 def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
@@ -11,9 +14,11 @@ def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
     assert not failed, f"{case}: {failed}"
 
 
-@settings(max_examples=500)
-@given(attention_cases())
-def test_attention_equals_its_definition(case: AttentionCase) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=125)
+@given(data=st.data())
+def test_attention_equals_its_definition(dtype: torch.dtype, data: st.DataObject) -> None:
+    case = data.draw(attention_cases(dtype))
     _assert_passed(case, compare_attention(case))
 
 

@@ -57,7 +57,10 @@ class ReferenceBackend(Backend):
             if dlse is not None:
                 seen = lse > float("-inf")
                 loss = loss + (lse.masked_fill(~seen, 0.0) * dlse.to(lse.dtype)).sum()
-            dq, dk, dv = torch.autograd.grad(loss, leaves)
+            if loss.requires_grad:
+                dq, dk, dv = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            else:  # there is no row, so that nothing depends on the inputs
+                dq, dk, dv = (torch.zeros_like(leaf) for leaf in leaves)
         softmax_d = (dout.to(out.dtype) * out.detach()).sum(-1).transpose(-1, -2)
         if dlse is not None:
             softmax_d = softmax_d - dlse

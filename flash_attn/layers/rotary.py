@@ -1,6 +1,6 @@
 """Rotary position embedding as autograd functions and as a module that caches its tables.
 
-The rotation itself is `flash_attn.rotary_embedding`. The functions with `inplace=True` or a trailing underscore
+The rotation itself is `flash_attn.rotary_embedding`. Functions with `inplace=True` or a trailing underscore
 write into their argument; gradients flow through the tensor they return. cos and sin receive no gradient.
 A backward never writes into the gradient it is given, which autograd may share with other nodes.
 """
@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flash_attn.rotary_embedding import apply_rotary, rotate_pairs
+from flash_attn.rotary_embedding import (
+    apply_rotary,
+    check_rotary_arguments,
+    dense_positions,
+    rotate,
+    rotate_pairs,
+)
 
 
 def rotate_half(x: Tensor, interleaved: bool = False) -> Tensor:
@@ -84,9 +90,7 @@ class ApplyRotaryEmb(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Rotate the gradient backwards."""
         cos, sin, cu_seqlens, seqlen_offsets = _saved_tensors(ctx)
-        dx = apply_rotary(
-            do, cos, sin, seqlen_offsets, cu_seqlens, ctx.max_seqlen, ctx.interleaved, conjugate=True
-        )
+        dx = apply_rotary(do, cos, sin, seqlen_offsets, cu_seqlens, ctx.max_seqlen, ctx.interleaved, conjugate=True)
         return dx, None, None, None, None, None, None, None
 
 
@@ -118,9 +122,7 @@ def apply_rotary_emb(
     Raises:
         TypeError, ValueError: as `flash_attn.rotary_embedding.apply_rotary`.
     """
-    out: Tensor = ApplyRotaryEmb.apply(  # type: ignore[no-untyped-call]
-        x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen
-    )
+    out: Tensor = ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
     return out
 
 
@@ -143,7 +145,7 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     num_heads_k, odd = divmod(qkv.shape[2] - num_heads_q, 2)
     if num_heads_q < 0 or num_heads_k < 0 or odd:
         raise ValueError(
-            f"num_heads_q is {num_heads_q}; the {qkv.shape[2]} heads of qkv must be num_heads_q + 2 * num_heads_k"
+            f"num_heads_q is {num_heads_q}; qkv has {qkv.shape[2]} heads, which must be num_heads_q + 2 * num_heads_k"
         )
     return qkv[:, :, :num_heads_q], qkv[:, :, num_heads_q : num_heads_q + num_heads_k]
 
@@ -163,10 +165,12 @@ def _rotate_q_k_(
         raise ValueError("cos_k and sin_k must be given together; one of them is None")
     q, k = _split_q_k(qkv, num_heads_q)
     cos_k, sin_k = (cos if cos_k is None else cos_k), (sin if sin_k is None else sin_k)
-    for heads, heads_cos, heads_sin in ((q, cos, sin), (k, cos_k, sin_k)):
-        apply_rotary(
-            heads, heads_cos, heads_sin, seqlen_offsets, interleaved=interleaved, inplace=True, conjugate=conjugate
-        )
+    # Both are checked before either is written: an error leaves qkv as it was.
+    check_rotary_arguments(q, cos, sin, seqlen_offsets)
+    check_rotary_arguments(k, cos_k, sin_k, seqlen_offsets)
+    positions = dense_positions(qkv.shape[1], seqlen_offsets, qkv.device)
+    rotate(q, cos, sin, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
+    rotate(k, cos_k, sin_k, positions, interleaved=interleaved, conjugate=conjugate, inplace=True)
     return qkv
 
 
@@ -195,9 +199,7 @@ class ApplyRotaryEmbQKV_(torch.autograd.Function):  # noqa: N801
         """Rotate the gradients of q and k backwards."""
         cos, sin, cos_k, sin_k, seqlen_offsets = _saved_tensors(ctx)
         dqkv = dqkv.clone(memory_format=torch.contiguous_format)
-        _rotate_q_k_(
-            dqkv, cos, sin, cos_k, sin_k, ctx.interleaved, seqlen_offsets, ctx.num_heads_q, conjugate=True
-        )
+        _rotate_q_k_(dqkv, cos, sin, cos_k, sin_k, ctx.interleaved, seqlen_offsets, ctx.num_heads_q, conjugate=True)
         return dqkv, None, None, None, None, None, None, None
 
 
@@ -214,7 +216,8 @@ def apply_rotary_emb_qkv_(
     """Rotate q and k inside a packed qkv, in place, differentiable in qkv.
 
     Args:
-        qkv: (batch, seqlen, 3, nheads, head_dim), or (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim).
+        qkv: (batch, seqlen, 3, nheads, head_dim) or
+            (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim).
         cos: (seqlen_ro, rotary_dim / 2) in qkv's dtype; rotary_dim <= head_dim.
         sin: same shape and dtype as cos.
         cos_k: table for k, by default cos; given together with sin_k.
@@ -229,9 +232,7 @@ def apply_rotary_emb_qkv_(
     Raises:
         TypeError, ValueError: shapes do not fit, or as `flash_attn.rotary_embedding.apply_rotary`.
     """
-    out: Tensor = ApplyRotaryEmbQKV_.apply(  # type: ignore[no-untyped-call]
-        qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q
-    )
+    out: Tensor = ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
     return out
 
 
@@ -240,7 +241,12 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):  # noqa: N801
 
     @staticmethod
     def forward(
-        ctx: Any, kv: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False, seqlen_offsets: int | Tensor = 0
+        ctx: Any,
+        kv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        interleaved: bool = False,
+        seqlen_offsets: int | Tensor = 0,
     ) -> Tensor:
         """Rotate k inside kv."""
         if kv.ndim != 5 or kv.shape[2] != 2:
@@ -255,9 +261,7 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):  # noqa: N801
         """Rotate the gradient of k backwards."""
         cos, sin, seqlen_offsets = _saved_tensors(ctx)
         dkv = dkv.clone(memory_format=torch.contiguous_format)
-        apply_rotary(
-            dkv[:, :, 0], cos, sin, seqlen_offsets, interleaved=ctx.interleaved, inplace=True, conjugate=True
-        )
+        apply_rotary(dkv[:, :, 0], cos, sin, seqlen_offsets, interleaved=ctx.interleaved, inplace=True, conjugate=True)
         return dkv, None, None, None, None
 
 
@@ -268,9 +272,7 @@ def apply_rotary_emb_kv_(
 
     The other arguments, the result and the errors are those of `apply_rotary_emb_qkv_`.
     """
-    out: Tensor = ApplyRotaryEmbKV_.apply(  # type: ignore[no-untyped-call]
-        kv, cos, sin, interleaved, seqlen_offsets
-    )
+    out: Tensor = ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
     return out
 
 
@@ -342,7 +344,7 @@ class RotaryEmbedding(torch.nn.Module):
         if not self._cache_is_stale(seqlen, device, dtype):
             return
         self._seq_len_cached = seqlen
-        # Half-precision buffers (module.half()) would spoil angles of far positions: recompute them in float32.
+        # After module.half() the buffers are too coarse for angles of far positions.
         inv_freq = self.inv_freq if self.inv_freq.dtype == torch.float32 else self._compute_inv_freq()
         positions = torch.arange(seqlen, device=device, dtype=torch.float32)
         angles = torch.outer(positions, inv_freq.to(device))
@@ -366,11 +368,12 @@ class RotaryEmbedding(torch.nn.Module):
         """Rotate q and k in place.
 
         Args:
-            qkv: (batch, seqlen, 3, nheads, head_dim), or (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim);
+            qkv: (batch, seqlen, 3, nheads, head_dim) or
+                (batch, seqlen, num_heads_q + 2 * num_heads_k, head_dim);
                 with kv it is q, (batch, seqlen, nheads, head_dim).
             kv: (batch, seqlen, 2, nheads_k, head_dim), optional.
             seqlen_offset: position of each sequence's first token: an int or (batch,) int32 or int64.
-            max_seqlen: positions to make tables for; needed once with an offset tensor, whose values stay unread.
+            max_seqlen: positions to make tables for; needed once with an offset tensor.
             num_heads_q: query heads; required for a packed qkv of four dimensions.
 
         Returns:

@@ -67,9 +67,7 @@ class FakeMachine:
         (include / "cute" / "tensor.hpp").touch()
         return include
 
-    def rocm(
-        self, version: str = "7.0.0", archs: tuple[str, ...] = ("gfx942",), path: Path | None = None
-    ) -> Path:
+    def rocm(self, version: str = "7.0.0", archs: tuple[str, ...] = ("gfx942",), path: Path | None = None) -> Path:
         path = path or self.rocm_path
         (path / ".info").mkdir(parents=True)
         (path / ".info" / "version").write_text(f"{version}-38\n")

@@ -31,11 +31,7 @@ def test_the_table_documents_every_field_once() -> None:
 
 @pytest.mark.parametrize(
     "variable",
-    [
-        v
-        for v in VARIABLES
-        if v.type == "bool" or v.name in ("BUILD_TARGET", "GPU_ARCHS", "OPT_DIM", "NVCC_THREADS")
-    ],
+    [v for v in VARIABLES if v.type == "bool" or v.name in ("BUILD_TARGET", "GPU_ARCHS", "OPT_DIM", "NVCC_THREADS")],
     ids=lambda variable: variable.name,
 )
 def test_a_documented_default_that_is_a_value_is_the_default(variable: Variable) -> None:
@@ -121,9 +117,7 @@ def test_changed_lists_what_differs_from_the_defaults() -> None:
 
 def test_only_settings_reads_the_environment() -> None:
     sources = {path.name: path.read_text() for path in (ROOT / "build_tools").glob("*.py")}
-    assert [name for name, text in sources.items() if re.search(r"\benviron\b|getenv", text)] == [
-        "settings.py"
-    ]
+    assert [name for name, text in sources.items() if re.search(r"\benviron\b|getenv", text)] == ["settings.py"]
 
 
 def test_importing_the_build_needs_neither_torch_nor_flash_attn() -> None:

@@ -91,9 +91,7 @@ def test_nvcc_behind_a_wrapper_tells_its_toolkit(machine: FakeMachine) -> None:
     home = machine.root / "cuda-13.0"
     home.mkdir()
     answer = says(NVCC_VERSION.format(short="13.0", version="13.0.88"))
-    program(
-        machine.bin / "nvcc", f'if [ "$1" = --dryrun ]; then echo "#$ TOP={home}/bin/.."; else {answer}; fi'
-    )
+    program(machine.bin / "nvcc", f'if [ "$1" = --dryrun ]; then echo "#$ TOP={home}/bin/.."; else {answer}; fi')
     (home / "bin").mkdir()
     found = machine.detect()
     assert found.cuda is not None
@@ -111,9 +109,7 @@ def test_clang_serves_without_hipcc(machine: FakeMachine) -> None:
 
 def test_rocminfo_serves_when_the_enumerator_sees_no_card(machine: FakeMachine) -> None:
     machine.rocm(archs=())
-    program(
-        machine.rocm_path / "bin" / "rocminfo", says("Agent 2\n  Name:                    gfx1201\n  Name: x")
-    )
+    program(machine.rocm_path / "bin" / "rocminfo", says("Agent 2\n  Name:                    gfx1201\n  Name: x"))
     found = machine.detect()
     assert found.rocm is not None
     assert found.rocm.gpu_archs == ("gfx1201",)

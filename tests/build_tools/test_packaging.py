@@ -83,9 +83,7 @@ def build(source: Path, kind: str, **env: str) -> Path:
     out = source.parent / kind
     out.mkdir()
     hook = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
-    done = run(
-        sys.executable, "-c", hook, cwd=source, check=False, FLASH_ATTENTION_SKIP_CUDA_BUILD="1", **env
-    )
+    done = run(sys.executable, "-c", hook, cwd=source, check=False, FLASH_ATTENTION_SKIP_CUDA_BUILD="1", **env)
     assert done.returncode == 0, done.stdout
     (built,) = out.iterdir()
     return built
@@ -200,8 +198,6 @@ def test_a_local_version_is_the_same_in_metadata_and_package(source: Path) -> No
 )
 def test_a_failing_build_says_why(source: Path, kind: str, variable: str, value: str, message: str) -> None:
     hook = f"from setuptools import build_meta; build_meta.build_{kind}('.')"
-    done = run(
-        sys.executable, "-c", hook, cwd=source, check=False, **{variable: value, "ROCM_PATH": "/nonexistent"}
-    )
+    done = run(sys.executable, "-c", hook, cwd=source, check=False, **{variable: value, "ROCM_PATH": "/nonexistent"})
     assert done.returncode != 0
     assert message in done.stdout

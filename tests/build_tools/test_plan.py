@@ -104,9 +104,7 @@ def test_an_older_nvcc_drops_the_default_archs_it_does_not_know(machine: FakeMac
     ("target", "advice"),
     [("cuda", "install the CUDA toolkit >= 12.0 or set CUDA_HOME"), ("rocm", "install ROCm's HIP SDK")],
 )
-def test_a_named_target_without_its_toolchain_is_an_error(
-    machine: FakeMachine, target: str, advice: str
-) -> None:
+def test_a_named_target_without_its_toolchain_is_an_error(machine: FakeMachine, target: str, advice: str) -> None:
     with pytest.raises(BuildError, match=f"BUILD_TARGET={target} asks for native kernels") as error:
         plan(machine, BUILD_TARGET=target)
     for line in (advice, "no PyTorch found", "install g++", "pip install ninja"):
@@ -121,9 +119,7 @@ def test_force_build_without_any_toolchain_names_both(machine: FakeMachine) -> N
 
 
 @pytest.mark.parametrize("env", [{"BUILD_TARGET": "rocm"}, {"FLASH_ATTENTION_FORCE_BUILD": "1"}])
-def test_asking_for_kernels_that_the_tree_lacks_is_an_error(
-    machine: FakeMachine, env: dict[str, str]
-) -> None:
+def test_asking_for_kernels_that_the_tree_lacks_is_an_error(machine: FakeMachine, env: dict[str, str]) -> None:
     machine.rocm_complete()
     with pytest.raises(BuildError, match="this source tree has no CK kernels"):
         plan(machine, NONE, **env)
@@ -206,9 +202,7 @@ def test_skip(machine: FakeMachine) -> None:
 def test_triton_on_amd_skips_ck_alone(machine: FakeMachine) -> None:
     machine.rocm_complete()
     env = {"FLASH_ATTENTION_TRITON_AMD_ENABLE": "TRUE"}
-    assert plan(machine, **env).reason.startswith(
-        "FLASH_ATTENTION_TRITON_AMD_ENABLE asks for no native kernels"
-    )
+    assert plan(machine, **env).reason.startswith("FLASH_ATTENTION_TRITON_AMD_ENABLE asks for no native kernels")
     assert plan(machine, BUILD_TARGET="rocm", **env).target == "none"
 
 
@@ -243,9 +237,7 @@ def test_switches_that_exclude_each_other(machine: FakeMachine, env: dict[str, s
         (32, {"MAX_JOBS": "3"}, 3),
     ],
 )
-def test_cuda_jobs_are_bounded_by_memory(
-    machine: FakeMachine, gib: int, env: dict[str, str], jobs: int
-) -> None:
+def test_cuda_jobs_are_bounded_by_memory(machine: FakeMachine, gib: int, env: dict[str, str], jobs: int) -> None:
     machine.cuda_complete()
     machine.memory(gib)
     chosen = plan(machine, **env)
@@ -269,9 +261,7 @@ def test_too_many_max_jobs_are_obeyed_with_a_warning(machine: FakeMachine) -> No
     machine.memory(8)
     chosen = plan(machine, MAX_JOBS="8")
     assert chosen.jobs == 8
-    assert chosen.warnings == (
-        "MAX_JOBS=8 may run out of memory: a job takes up to 6.5 GiB, free memory is 8 GiB",
-    )
+    assert chosen.warnings == ("MAX_JOBS=8 may run out of memory: a job takes up to 6.5 GiB, free memory is 8 GiB",)
 
 
 def test_settings_without_effect_are_warned_about(machine: FakeMachine) -> None:

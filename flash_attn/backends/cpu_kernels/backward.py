@@ -114,9 +114,7 @@ class _UnitBackward:
         """Base-2 log-sum-exp of the rows: from the forward, which rounded it to fp32; for fp64 computed again."""
         unit = self.unit
         if self.sum_dtype == torch.float64:
-            return attend_shifted(
-                unit, row0, row1, q, self.keys, self.values, sink_logits(unit), self.workspace
-            )[2]
+            return attend_shifted(unit, row0, row1, q, self.keys, self.values, sink_logits(unit), self.workspace)[2]
         return unit.row_values(self.result.softmax_lse)[..., row0:row1].reshape(unit.heads, -1) * LOG2E
 
     def _row_tile_gradients(self, rows: _RowTile, dk_sum: Tensor, dv_sum: Tensor) -> Tensor:

@@ -156,9 +156,7 @@ def attend_shifted(
     return weighted, total.masked_fill_(empty, 1.0), log2_total
 
 
-def _add_values(
-    tile: Tile, weights: Tensor, values: KeyTiles, weighted: Tensor | None, workspace: Workspace
-) -> Tensor:
+def _add_values(tile: Tile, weights: Tensor, values: KeyTiles, weighted: Tensor | None, workspace: Workspace) -> Tensor:
     """``weighted + weights @ values`` in the accumulation dtype; drops weights in place where there is dropout."""
     spec = tile.unit.spec
     if spec.dropout_p > 0:

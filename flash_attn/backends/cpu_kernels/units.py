@@ -209,7 +209,4 @@ def sequence_lengths(inputs: AttentionInputs) -> list[tuple[int, int, int, int]]
             capacity = [inputs.block_table.shape[1] * inputs.k.shape[1]] * batch
         lengths = [min(used, size) for used, size in zip(inputs.seqused_k.tolist(), capacity, strict=True)]
     pads = [0] * batch if inputs.leftpad_k is None else inputs.leftpad_k.tolist()
-    return [
-        (*queries[i], starts[i] + pads[i], max(0, lengths[i] - pads[i]))
-        for i in range(batch)
-    ]
+    return [(*queries[i], starts[i] + pads[i], max(0, lengths[i] - pads[i])) for i in range(batch)]

@@ -1,0 +1,245 @@
+"""Every unsuitable argument raises a message that names it; nothing wrong gets as far as a backend."""
+
+# Argument lists are unpacked and results indexed in ways that mypy cannot follow.
+# mypy: disable-error-code="arg-type,call-arg,union-attr,return-value"
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flash_attn import (
+    flash_attn_func,
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+    flash_attn_with_kvcache,
+)
+from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_varlen_forward, flash_attn_gpu
+
+HALF, INT32 = torch.float16, torch.int32
+
+
+def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.zeros(shape, dtype=dtype)
+
+
+def ints(*values: int, dtype: torch.dtype = INT32) -> Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+def dense(**changed: Any) -> Any:
+    return flash_attn_func(**({"q": t(2, 4, 4, 8), "k": t(2, 6, 2, 8), "v": t(2, 6, 2, 8)} | changed))
+
+
+def varlen(**changed: Any) -> Any:
+    lengths = {"cu_seqlens_q": ints(0, 2, 5), "cu_seqlens_k": ints(0, 3, 7), "max_seqlen_q": 3, "max_seqlen_k": 4}
+    return flash_attn_varlen_func(**({"q": t(5, 4, 8), "k": t(7, 2, 8), "v": t(7, 2, 8)} | lengths | changed))
+
+
+def paged(**changed: Any) -> Any:
+    pages = {"k": t(6, 2, 2, 8), "v": t(6, 2, 2, 8), "block_table": ints(0, 1, 2, 3).view(2, 2)}
+    return varlen(**(pages | changed))
+
+
+def private_varlen(**changed: Any) -> Any:
+    options = {"dropout_p": 0.0, "softmax_scale": 1.0, "causal": False}
+    lengths = {"cu_seqlens_q": ints(0, 2, 5), "cu_seqlens_k": ints(0, 3, 7), "max_seqlen_q": 3, "max_seqlen_k": 4}
+    tensors = {"q": t(5, 4, 8), "k": t(7, 2, 8), "v": t(7, 2, 8)}
+    return _flash_attn_varlen_forward(**(tensors | lengths | options | changed))
+
+
+def cache(**changed: Any) -> Any:
+    return flash_attn_with_kvcache(
+        **({"q": t(2, 1, 4, 8), "k_cache": t(2, 9, 2, 8), "v_cache": t(2, 9, 2, 8)} | changed)
+    )
+
+
+def append(**changed: Any) -> Any:
+    return cache(**({"k": t(2, 3, 2, 8), "v": t(2, 3, 2, 8), "cache_seqlens": ints(1, 2)} | changed))
+
+
+def rotary(**changed: Any) -> Any:
+    return append(**({"rotary_cos": t(9, 4), "rotary_sin": t(9, 4)} | changed))
+
+
+def paged_cache(**changed: Any) -> Any:
+    pages = {"k_cache": t(6, 4, 2, 8), "v_cache": t(6, 4, 2, 8), "block_table": ints(0, 1, 2, 3).view(2, 2)}
+    return cache(**(pages | changed))
+
+
+def backward(**changed: Any) -> Any:
+    tensors = {name: t(2, 4, 2, 8) for name in ("dout", "q", "k", "v", "out", "dq", "dk", "dv")}
+    options = {
+        "softmax_lse": t(2, 2, 4),
+        "dropout_p": 0.0,
+        "softmax_scale": 1.0,
+        "causal": False,
+        "window_size_left": -1,
+        "window_size_right": -1,
+        "softcap": 0.0,
+        "alibi_slopes": None,
+        "deterministic": False,
+    }
+    return _flash_attn_backward(**(tensors | options | changed))
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A call, what is changed in it, and how the message must begin and go on."""
+
+    call: Callable[..., Any]
+    changed: dict[str, Any]
+    message: str
+    error: type[Exception] = ValueError
+
+
+META = torch.device("meta")
+TABLE = {
+    "q int": Bad(dense, {"q": t(2, 4, 4, 8, dtype=INT32)}, "q: got dtype torch.int32; accepted", TypeError),
+    "k other dtype": Bad(dense, {"k": t(2, 6, 2, 8, dtype=HALF)}, "k: got dtype torch.float16; accepted", TypeError),
+    "v other dtype": Bad(dense, {"v": t(2, 6, 2, 8, dtype=HALF)}, "v: got dtype torch.float16; accepted", TypeError),
+    "q rank": Bad(dense, {"q": t(2, 4, 8)}, r"q: got shape \(2, 4, 8\); accepted"),
+    "k rank": Bad(dense, {"k": t(2, 6, 8)}, r"k: got shape \(2, 6, 8\); accepted"),
+    "v rank": Bad(dense, {"v": t(2, 6, 8)}, r"v: got shape \(2, 6, 8\); accepted"),
+    "k batch": Bad(dense, {"k": t(3, 6, 2, 8), "v": t(3, 6, 2, 8)}, "k: got batch size 3; accepted"),
+    "v length": Bad(dense, {"v": t(2, 5, 2, 8)}, r"v: got shape \(2, 5, 2, 8\); accepted"),
+    "v heads": Bad(dense, {"v": t(2, 6, 1, 8)}, r"v: got shape \(2, 6, 1, 8\); accepted"),
+    "k head dim": Bad(dense, {"k": t(2, 6, 2, 7)}, "k: got head_dim 7; accepted is that of q, 8"),
+    "heads not divisible": Bad(dense, {"k": t(2, 6, 3, 8), "v": t(2, 6, 3, 8)}, "k: got 3 heads for 4 heads of q"),
+    "no heads": Bad(dense, {"k": t(2, 6, 0, 8), "v": t(2, 6, 0, 8)}, "k: got 0 heads for 4 heads of q"),
+    "head dim 513": Bad(
+        dense, {"q": t(2, 4, 4, 513), "k": t(2, 6, 2, 513)}, "q: got head_dim 513; accepted is 1 to 512"
+    ),
+    "head dim 0": Bad(dense, {"q": t(2, 4, 4, 0), "k": t(2, 6, 2, 0)}, "q: got head_dim 0; accepted is 1 to 512"),
+    "value head dim 600": Bad(dense, {"v": t(2, 6, 2, 600)}, "v: got head_dim 600; accepted is 1 to 512"),
+    "k other device": Bad(dense, {"k": t(2, 6, 2, 8).to(META)}, "k: got device meta; accepted is that of q, cpu"),
+    "sink other device": Bad(dense, {"learnable_sink": t(4).to(META)}, "learnable_sink: got device meta; accepted"),
+    "dropout 1": Bad(dense, {"dropout_p": 1.0}, "dropout_p: got 1.0; accepted"),
+    "dropout negative": Bad(dense, {"dropout_p": -0.1}, "dropout_p: got -0.1; accepted"),
+    "dropout nan": Bad(dense, {"dropout_p": float("nan")}, "dropout_p: got nan; accepted"),
+    "scale nan": Bad(dense, {"softmax_scale": float("nan")}, "softmax_scale: got nan; accepted"),
+    "scale inf": Bad(dense, {"softmax_scale": float("inf")}, "softmax_scale: got inf; accepted"),
+    "softcap negative": Bad(dense, {"softcap": -1.0}, "softcap: got -1.0; accepted"),
+    "softcap nan": Bad(dense, {"softcap": float("nan")}, "softcap: got nan; accepted"),
+    "num_splits negative": Bad(dense, {"num_splits": -1}, "num_splits: got -1; accepted"),
+    "window one number": Bad(dense, {"window_size": (1,)}, r"window_size: got \(1,\); accepted"),
+    "window fractions": Bad(dense, {"window_size": (1.5, 0)}, r"window_size: got \(1.5, 0\); accepted"),
+    "slopes dtype": Bad(dense, {"alibi_slopes": t(4, dtype=HALF)}, "alibi_slopes: got dtype torch.float16", TypeError),
+    "slopes shape": Bad(
+        dense, {"alibi_slopes": t(2)}, r"alibi_slopes: got shape \(2,\); accepted is \(4,\) or \(2, 4\)"
+    ),
+    "sink shape": Bad(dense, {"learnable_sink": t(2)}, r"learnable_sink: got shape \(2,\); accepted is \(4,\)"),
+    "sink dtype": Bad(dense, {"learnable_sink": ints(1, 2, 3, 4)}, "learnable_sink: got dtype torch.int32", TypeError),
+    "qkv parts": Bad(
+        flash_attn_qkvpacked_func, {"qkv": t(2, 4, 2, 4, 8)}, r"qkv: got shape \(2, 4, 2, 4, 8\); accepted"
+    ),
+    "kv parts": Bad(flash_attn_kvpacked_func, {"q": t(2, 4, 4, 8), "kv": t(2, 4, 4, 8)}, "kv: got shape"),
+    "offsets dtype": Bad(
+        varlen, {"cu_seqlens_q": ints(0, 2, 5, dtype=torch.int64)}, "cu_seqlens_q: got dtype", TypeError
+    ),
+    "offsets rank": Bad(varlen, {"cu_seqlens_k": ints(0, 3, 7).view(1, 3)}, r"cu_seqlens_k: got shape \(1, 3\)"),
+    "offsets of another batch": Bad(
+        varlen, {"cu_seqlens_k": ints(0, 7)}, r"cu_seqlens_k: got shape \(2,\); accepted is \(3,\)"
+    ),
+    "no offsets": Bad(varlen, {"cu_seqlens_q": ints(), "cu_seqlens_k": ints()}, "cu_seqlens_q: got no entry"),
+    "offsets not from 0": Bad(varlen, {"cu_seqlens_q": ints(1, 2, 5)}, "cu_seqlens_q: got 1 as first entry"),
+    "offsets decrease": Bad(varlen, {"cu_seqlens_k": ints(0, 5, 3)}, r"cu_seqlens_k: got \[0, 5, 3\]; accepted"),
+    "offsets too far": Bad(
+        varlen, {"cu_seqlens_k": ints(0, 4, 8)}, "cu_seqlens_k: got 8 as last entry; accepted is at most 7"
+    ),
+    "max_seqlen_q small": Bad(varlen, {"max_seqlen_q": 2}, "max_seqlen_q: got 2; accepted is the longest sequence, 3"),
+    "max_seqlen_k negative": Bad(varlen, {"max_seqlen_k": -1}, "max_seqlen_k: got -1; accepted"),
+    "varlen rank": Bad(varlen, {"q": t(1, 5, 4, 8)}, r"q: got shape \(1, 5, 4, 8\); accepted is \(total"),
+    "table dtype": Bad(
+        paged, {"block_table": ints(0, 1, 2, 3, dtype=torch.int64).view(2, 2)}, "block_table: got dtype", TypeError
+    ),
+    "table rank": Bad(
+        paged, {"block_table": ints(0, 1)}, r"block_table: got shape \(2,\); accepted is \(2, max_pages\)"
+    ),
+    "table batch": Bad(paged, {"block_table": ints(0, 1).view(1, 2)}, r"block_table: got shape \(1, 2\); accepted"),
+    "table page too high": Bad(
+        paged, {"block_table": ints(0, 1, 2, 6).view(2, 2)}, r"block_table\[1\]: got 6; accepted is 0 to 5"
+    ),
+    "table page negative": Bad(
+        paged, {"block_table": ints(0, -1, 2, 3).view(2, 2)}, r"block_table\[0\]: got -1; accepted"
+    ),
+    "table too narrow": Bad(
+        paged, {"block_table": ints(0, 1).view(2, 1)}, "block_table: got 1 pages of 2 rows for sequence 0"
+    ),
+    "seqused too high": Bad(private_varlen, {"seqused_k": ints(3, 5)}, r"seqused_k\[1\]: got 5; accepted is 0 to 4"),
+    "seqused negative": Bad(private_varlen, {"seqused_k": ints(-1, 4)}, r"seqused_k\[0\]: got -1; accepted"),
+    "seqused shape": Bad(private_varlen, {"seqused_k": ints(3)}, r"seqused_k: got shape \(1,\); accepted is \(2,\)"),
+    "leftpad negative": Bad(private_varlen, {"leftpad_k": ints(0, -2)}, "leftpad_k: got -2; accepted"),
+    "leftpad dtype": Bad(private_varlen, {"leftpad_k": t(2)}, "leftpad_k: got dtype torch.float32", TypeError),
+    "cache batch": Bad(cache, {"q": t(3, 1, 4, 8)}, "k_cache: got batch size 2; accepted is that of q, 3"),
+    "cache other dtype": Bad(
+        cache, {"v_cache": t(2, 9, 2, 8, dtype=HALF)}, "v_cache: got dtype torch.float16", TypeError
+    ),
+    "cache stride": Bad(
+        cache, {"k_cache": t(2, 9, 8, 2).transpose(2, 3)}, "k_cache: got stride 2 in the last dimension"
+    ),
+    "k without v": Bad(append, {"v": None}, "k, v: got only one of them"),
+    "k without lengths": Bad(append, {"cache_seqlens": None}, "cache_seqlens: got None with new k and v"),
+    "new k shape": Bad(append, {"k": t(2, 3, 1, 8)}, r"k: got shape \(2, 3, 1, 8\); accepted is \(2, 3, 2, 8\)"),
+    "new v length": Bad(append, {"v": t(2, 4, 2, 8)}, r"v: got shape \(2, 4, 2, 8\); accepted is \(2, 3, 2, 8\)"),
+    "cache overflows": Bad(append, {"cache_seqlens": ints(1, 7)}, "cache_seqlens: got 7; accepted is 0 to 6"),
+    "cache overflows by int": Bad(append, {"cache_seqlens": 8}, "cache_seqlens: got 8; accepted is 0 to 6"),
+    "lengths dtype": Bad(
+        cache, {"cache_seqlens": ints(1, 2, dtype=torch.int64)}, "cache_seqlens: got dtype", TypeError
+    ),
+    "lengths too high": Bad(cache, {"cache_seqlens": ints(1, 10)}, "cache_seqlens: got 10; accepted is 0 to 9"),
+    "row too high": Bad(cache, {"cache_batch_idx": ints(0, 2)}, "cache_batch_idx: got 2; accepted is 0 to 1"),
+    "row and table": Bad(paged_cache, {"cache_batch_idx": ints(0, 1)}, "cache_batch_idx: got a tensor together with"),
+    "cache leftpad": Bad(cache, {"cache_leftpad": ints(0, 10)}, "cache_leftpad: got 10; accepted is 0 to 9"),
+    "cache table": Bad(paged_cache, {"block_table": ints(0, 9, 2, 3).view(2, 2)}, r"block_table\[0\]: got 9; accepted"),
+    "rotary without k": Bad(cache, {"rotary_cos": t(9, 4), "rotary_sin": t(9, 4)}, "rotary_cos: got a tensor without"),
+    "cos without sin": Bad(rotary, {"rotary_sin": None}, "rotary_cos, rotary_sin: got only one"),
+    "rotary dtype": Bad(rotary, {"rotary_cos": t(9, 4, dtype=HALF)}, "rotary_cos: got dtype torch.float16", TypeError),
+    "rotary short": Bad(
+        rotary, {"rotary_cos": t(8, 4), "rotary_sin": t(8, 4)}, "rotary_cos: got 8 positions; accepted"
+    ),
+    "rotary wide": Bad(
+        rotary, {"rotary_cos": t(9, 5), "rotary_sin": t(9, 5)}, "rotary_cos: got rotary_dim 10; accepted"
+    ),
+    "rotary unlike": Bad(rotary, {"rotary_sin": t(9, 3)}, r"rotary_sin: got shape \(9, 3\); accepted"),
+    "dout shape": Bad(backward, {"dout": t(2, 4, 2, 7)}, "dout: got torch.float32 of shape"),
+    "lse shape": Bad(backward, {"softmax_lse": t(2, 4, 2)}, r"softmax_lse: got torch.float32 of shape \(2, 4, 2\)"),
+    "lse dtype": Bad(backward, {"softmax_lse": t(2, 2, 4, dtype=HALF)}, "softmax_lse: got torch.float16 of shape"),
+    "dropout without state": Bad(backward, {"dropout_p": 0.5}, "rng_state: got None with dropout_p 0.5; accepted"),
+    "state dtype": Bad(backward, {"dropout_p": 0.5, "rng_state": ints(1, 2)}, "rng_state: got torch.int32 of shape"),
+    "dq shape": Bad(backward, {"dq": t(2, 4, 4, 8)}, r"dq: got torch.float32 of shape \(2, 4, 4, 8\); accepted"),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_message_names_the_argument(name: str) -> None:
+    bad = TABLE[name]
+    with pytest.raises(bad.error, match=rf"^{bad.message}"):
+        bad.call(**bad.changed)
+
+
+@pytest.mark.parametrize("call", [dense, varlen, paged, private_varlen, cache, append, rotary, paged_cache, backward])
+def test_the_unchanged_calls_are_good(call: Callable[..., Any]) -> None:
+    call()
+
+
+def test_a_generator_is_refused() -> None:
+    q = t(1, 2, 1, 8)
+    with pytest.raises(ValueError, match=r"^gen: got a generator"):
+        flash_attn_gpu.fwd(q, q, q, None, None, 0.1, 1.0, False, -1, -1, 0.0, False, torch.Generator())
+
+
+def test_entries_of_a_table_behind_the_last_page_may_be_anything() -> None:
+    paged(block_table=ints(0, 1, -1, 2, 3, 99).view(2, 3))
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_missing_tensors_are_named(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: got NoneType; accepted is a torch\.Tensor"):
+        dense(**{name: None})
+    with pytest.raises(TypeError, match=r"^qkv: got list; accepted"):
+        flash_attn_qkvpacked_func([])
