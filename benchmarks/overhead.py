@@ -1,9 +1,9 @@
 """What a call costs before any arithmetic, and what importing the package adds to importing PyTorch.
 
-``python benchmarks/overhead.py [--json PATH]`` times ``flash_attn_func`` with the arithmetic of its backend replaced
+``python -m benchmarks.overhead [--json PATH]`` times ``flash_attn_func`` with the arithmetic of its backend replaced
 by tensors made beforehand, so that what remains is the way of one call: checks, operator, dispatch, autograd. Import
 time is measured in fresh interpreters. Other work on the machine only ever adds time: the minimum over rounds is what
-the goals are held against, the median is printed beside it.
+the goals are held against, the median is printed beside it. A missed goal is printed; it is no error.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _seconds(value: float | None) -> str:
     return f"{value * 1e6:.1f} us" if value < 1e-3 else f"{value * 1e3:.1f} ms"
 
 
-def main() -> int:
-    """Print the table; 1 when a goal is missed."""
+def main() -> None:
+    """Print the table and write the JSON lines that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write one JSON line a figure")
     options = parser.parse_args()
@@ -110,8 +110,7 @@ def main() -> int:
     if options.json is not None:
         lines = [json.dumps({**asdict(f), "torch": torch.__version__, "verdict": f.verdict}) for f in figures]
         options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return int(any(f.verdict == "MISSED" for f in figures))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,9 @@
 """README.md holds what the code says of itself."""
 
 import pytest
+import readme_tables
 
 from flash_attn import environment
-from tests import readme_tables
 
 
 def test_generated_tables_are_up_to_date() -> None:
