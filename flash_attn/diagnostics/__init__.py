@@ -1,0 +1,1 @@
+"""What ``python -m flash_attn`` answers: ``info``, ``check``, ``bench`` and ``support``."""
