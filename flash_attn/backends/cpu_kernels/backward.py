@@ -1,7 +1,7 @@
 """Tiled backward: every row tile recomputes its probabilities from the log-sum-exp and adds to dk and dv.
 
 With ``P = 2 ** (S - L)``, where ``L`` is the row's base-2 log-sum-exp, ``dv = P' dout`` and
-``dS = P * (dout v' - D)`` (Dao et al., "FlashAttention", 2022, appendix B.4). Two rearrangements save passes over tiles:
+``dS = P * (dout v' - D)`` (Dao et al., "FlashAttention", 2022, appendix B.4). Two rearrangements save passes:
 where every ``|L|`` is small, ``2 ** -L`` multiplies the rows of ``dout`` and ``D`` in place of ``P``; and ``D``
 is subtracted inside the product, as two more columns of ``dout`` (its value and the rounding error of that)
 against columns of ones beside ``v``.
@@ -158,7 +158,7 @@ class _UnitBackward:
         return dq_sum
 
     def _weights(self, tile: Tile, rows: _RowTile, keys: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Probabilities of a tile (less the factor that dout carries), those in the product dtype, tanh of a softcap."""
+        """Probabilities (less the factor that dout carries), those in the product dtype, tanh of a softcap."""
         if rows.shift is None:
             weights = score_tile(tile, rows.q, keys, self.workspace).exp2_()
             tile.clear_hidden(weights)

@@ -97,7 +97,7 @@ def _attend(
     sink: Tensor | None,
     workspace: Workspace,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Weighted values ``(heads, rows, head_dim_v)``, row sums and their base-2 logarithm; ``None`` if sums are unsafe."""
+    """Weighted values ``(heads, rows, head_dim_v)``, row sums and their base-2 logarithm; ``None`` if unsafe."""
     total: Tensor | None = None
     weighted: Tensor | None = None
     dtype = accumulation_dtype(unit.spec.dtype)

@@ -60,8 +60,8 @@ def fused_forward(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult
     for batch in range(q.shape[0]):
         for first, last in blocks(0, q.shape[1], step):
             part = (slice(batch, batch + 1), slice(first, last))
-            upcast = (x[part].to(torch.float32, memory_format=torch.contiguous_format) for x in (q, k, v))
-            _attend(spec, *upcast, target[part], lse[part])
+            q32, k32, v32 = (x[part].to(torch.float32, memory_format=torch.contiguous_format) for x in (q, k, v))
+            _attend(spec, q32, k32, v32, target[part], lse[part])
     return ForwardResult(out, lse)
 
 

@@ -29,7 +29,7 @@ class Tile:
 
     def by_query_head(self, x: Tensor) -> Tensor:
         """View of ``(heads, group * rows, columns)`` as ``(heads, group, rows, columns)``."""
-        return x.unflatten(1, (self.unit.group, self.row1 - self.row0))
+        return torch.unflatten(x, 1, (self.unit.group, self.row1 - self.row0))
 
     def clear_hidden(self, x: Tensor) -> None:
         """Set what the positional mask hides to 0."""

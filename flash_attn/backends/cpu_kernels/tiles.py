@@ -126,7 +126,7 @@ class Workspace:
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype in which matrices of ``dtype`` are multiplied: fp16 has no fast product on a CPU, bf16 not on all."""
     if dtype == torch.bfloat16:
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.float32 if dtype == torch.float16 else dtype
 

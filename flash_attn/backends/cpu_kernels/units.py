@@ -55,7 +55,7 @@ class Unit:
         else:
             x = x[self.batch0 : self.batch1]
         x = x[:, :, self.head0 * self.group : self.head1 * self.group]
-        return x.unflatten(2, (self.head1 - self.head0, self.group)).permute(0, 2, 3, 1, 4)
+        return torch.unflatten(x, 2, (self.head1 - self.head0, self.group)).permute(0, 2, 3, 1, 4)
 
     def row_values(self, x: Tensor) -> Tensor:
         """View ``(sequences, KV heads, group, seqlen_q)`` of a tensor laid out as softmax_lse."""
@@ -64,7 +64,7 @@ class Unit:
         else:
             x = x[self.batch0 : self.batch1]
         x = x[:, self.head0 * self.group : self.head1 * self.group]
-        return x.unflatten(1, (self.head1 - self.head0, self.group))
+        return torch.unflatten(x, 1, (self.head1 - self.head0, self.group))
 
     def head_values(self, x: Tensor) -> Tensor:
         """``(heads, group)`` of a tensor ``(nheads_q,)`` or ``(batch, nheads_q)``."""
@@ -83,7 +83,10 @@ class Unit:
         return tile.reshape(self.heads, self.group * (row1 - row0), x.shape[-1])
 
     def keys(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Keys ``start .. stop`` of a tensor laid out as k: ``(sequences, KV heads, keys, head_dim)``, a view if possible."""
+        """Keys ``start .. stop`` of a tensor laid out as k, a view if possible.
+
+        Shape ``(sequences, KV heads, keys, head_dim)``.
+        """
         start, stop = start + self.key_start, stop + self.key_start
         heads = slice(self.head0, self.head1)
         if self.inputs.block_table is not None:
@@ -102,7 +105,7 @@ class Unit:
 
     def store_key_gradient(self, destination: Tensor, gradient: Tensor) -> None:
         """Write ``gradient`` ``(heads, keys, head_dim)`` to the unit's keys; add where sequences may share rows."""
-        gradient = gradient.unflatten(0, (self.batch1 - self.batch0, self.head1 - self.head0))
+        gradient = torch.unflatten(gradient, 0, (self.batch1 - self.batch0, self.head1 - self.head0))
         if self.inputs.block_table is None:
             target = self.keys(destination, 0, self.seqlen_k)
             if self.inputs.cache_batch_idx is None:
