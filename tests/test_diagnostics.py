@@ -20,11 +20,12 @@ from flash_attn.__main__ import main
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult
 from flash_attn.diagnostics import bench, check, info, support
-from flash_attn.feature_cases import FEATURES, Feature
+from flash_attn.feature_cases import FEATURES
 from flash_attn.testing import AttentionCase, DecodeCase
 
 ROOT = Path(__file__).resolve().parents[1]
-FEW = (FEATURES[1], next(feature for feature in FEATURES if isinstance(feature.case, DecodeCase)))
+# Features that --quick runs in float32: bfloat16 does not resolve an error of one percent in the scale.
+FEW = tuple(next(f for f in FEATURES if f.any_dtype and f.name == name) for name in ("causal", "decode: cache only"))
 
 
 @pytest.fixture
@@ -164,8 +165,6 @@ def test_check_fails_when_a_gradient_is_off_by_one_percent(part: str, monkeypatc
         grads = right(*args)
         return grads._replace(**{part: getattr(grads, part) * 1.01})
 
-    # The first feature is bfloat16 by name, which is too coarse for one percent.
-    monkeypatch.setattr(check, "FEATURES", (Feature("attention", AttentionCase(dtype=torch.float32)),))
     assert check.run_check("cpu", quick=True) == check.PASSED
     monkeypatch.setattr(backend, "backward", wrong)
     assert check.run_check("cpu", quick=True) == check.FAILED
