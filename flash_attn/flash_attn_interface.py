@@ -6,8 +6,6 @@ the file are those that other projects import from here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -410,14 +408,22 @@ def _get_block_size_n(device: torch.device, head_dim: int, is_dropout: bool, is_
     return 64
 
 
-USE_TRITON_ROCM: bool = torch.version.hip is not None and requested() == "triton"
 _torch_custom_op_wrapper = torch.library.custom_op
 _torch_register_fake_wrapper = torch.library.register_fake
 _wrapped_flash_attn_forward = torch.ops.flash_attn._flash_attn_forward
 _wrapped_flash_attn_varlen_forward = torch.ops.flash_attn._flash_attn_varlen_forward
 _wrapped_flash_attn_backward = torch.ops.flash_attn._flash_attn_backward
 _wrapped_flash_attn_varlen_backward = torch.ops.flash_attn._flash_attn_varlen_backward
-__all__: Sequence[str] = [
+
+
+def __getattr__(name: str) -> bool:
+    # Asked for at each access: a wrong environment variable must not break the import.
+    if name != "USE_TRITON_ROCM":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return torch.version.hip is not None and requested() == "triton"
+
+
+__all__ = [
     "_flash_attn_backward",
     "_flash_attn_forward",
     "_flash_attn_varlen_backward",

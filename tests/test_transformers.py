@@ -1,5 +1,7 @@
 """A tiny Llama of transformers through its own FlashAttention-2 path, against its eager attention."""
 
+# mypy: disable-error-code="arg-type,call-arg,misc"
+
 import functools
 
 import pytest

@@ -9,6 +9,8 @@ against columns of ones beside ``v``.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -44,16 +46,32 @@ def attention_backward(
     return Gradients(dq, dk, dv, softmax_d)
 
 
+class _Weights(NamedTuple):
+    """Probabilities of a tile less the factor that ``dout`` carries, the same in the dtype of the products, and
+    ``tanh`` of the capped scores where there is a softcap."""
+
+    exact: Tensor
+    rounded: Tensor
+    capped: Tensor | None
+
+
 class _RowTile:
     """What the backward needs of some query rows; every matrix is ``(heads, group * rows, ...)``.
 
-    ``shift`` is subtracted from the logits; it is ``None`` where ``dout`` and ``delta`` carry its factor.
+    ``shift`` is subtracted from the logits where they are too large to be left as they are; ``weights`` are those
+    of the tile's only block, where they had to be made already.
     """
 
     def __init__(
-        self, rows: tuple[int, int], q: Tensor, dout_and_delta: Tensor, head_dim_v: int, shift: Tensor | None
+        self,
+        rows: tuple[int, int],
+        q: Tensor,
+        dout_and_delta: Tensor,
+        head_dim_v: int,
+        shift: Tensor | None,
+        weights: _Weights | None,
     ) -> None:
-        self.rows, self.q, self.dout_and_delta, self.shift = rows, q, dout_and_delta, shift
+        self.rows, self.q, self.dout_and_delta, self.shift, self.weights = rows, q, dout_and_delta, shift, weights
         self.q_transposed = q.mT.contiguous()
         self.dout_transposed = dout_and_delta[..., :head_dim_v].mT.contiguous()
 
@@ -96,8 +114,7 @@ class _UnitBackward:
         target = d_rows[..., row0:row1]
         target.copy_(delta.view(target.shape))
         q = unit.query_tile(unit.inputs.q, row0, row1, self.product_dtype)
-        log2_sums = self._log2_sums(row0, row1, q)
-        shift: Tensor | None = log2_sums.masked_fill(log2_sums == float("-inf"), 0.0).unsqueeze(-1)
+        shift, factor, weights = self._normaliser(row0, row1, q)
         dout_and_delta = dout.new_empty(*dout.shape[:2], spec.head_dim_v + 2)
         dout_columns = dout_and_delta[..., :-2]
         high, low = dout_and_delta[..., -2:-1], dout_and_delta[..., -1:]
@@ -105,18 +122,44 @@ class _UnitBackward:
         torch.neg(delta.unsqueeze(-1), out=high)
         if spec.dropout_p > 0:
             dout_columns.mul_(1 / (1 - spec.dropout_p))
-        if not needs_fp32_scores(unit) and log2_sums.abs().max().item() <= SAFE_LOG2_SUM:
-            dout_and_delta[..., :-1].mul_(log2_sums.neg_().exp2_().unsqueeze(-1))
-            shift = None
+        if factor is not None:
+            dout_and_delta[..., :-1].mul_(factor.unsqueeze(-1))
         low.copy_(high - high.to(self.product_dtype))
-        return _RowTile((row0, row1), q, dout_and_delta.to(self.product_dtype), spec.head_dim_v, shift)
+        return _RowTile((row0, row1), q, dout_and_delta.to(self.product_dtype), spec.head_dim_v, shift, weights)
 
-    def _log2_sums(self, row0: int, row1: int, q: Tensor) -> Tensor:
-        """Base-2 log-sum-exp of the rows: from the forward, which rounded it to fp32; for fp64 computed again."""
+    def _normaliser(self, row0: int, row1: int, q: Tensor) -> tuple[Tensor | None, Tensor | None, _Weights | None]:
+        """What is subtracted from the logits of the rows, the factor that is left for ``dout``, and weights if made.
+
+        ``softmax_lse`` is rounded to fp32 at the magnitude of a logit, which is too coarse for fp32 and fp64
+        gradients: where the row tile has one block, its weights are added up again instead.
+        """
         unit = self.unit
-        if self.sum_dtype == torch.float64:
-            return attend_shifted(unit, row0, row1, q, self.keys, self.values, sink_logits(unit), self.workspace)[2]
-        return unit.row_values(self.result.softmax_lse)[..., row0:row1].reshape(unit.heads, -1) * LOG2E
+        bf16 = self.product_dtype == torch.bfloat16
+        column0, column1 = unit.band.columns(row0, row1)
+        one_block = column1 - column0 <= unit.tile.columns
+        if self.sum_dtype == torch.float64 and not one_block:
+            sums = attend_shifted(unit, row0, row1, q, self.keys, self.values, sink_logits(unit), self.workspace)[2]
+        else:
+            lse = unit.row_values(self.result.softmax_lse)[..., row0:row1].reshape(unit.heads, -1)
+            sums = lse.to(self.sum_dtype) * LOG2E
+        sums = sums.masked_fill(sums == float("-inf"), 0.0)
+        shift: Tensor | None = None
+        if needs_fp32_scores(unit) or sums.abs().max().item() > SAFE_LOG2_SUM:
+            if bf16:
+                return sums.unsqueeze(-1), None, None
+            shift = sums.round()
+            sums -= shift
+            shift = shift.unsqueeze(-1)
+        if bf16 or not one_block:
+            return shift, sums.neg_().exp2_(), None
+        tile = Tile(unit, row0, row1, column0, column1)
+        weights = self._weights(tile, q, self.keys.block(column0, column1), shift)
+        total = weights.exact.sum(-1)
+        sink = sink_logits(unit)
+        if sink is not None:
+            by_head = total.view(unit.heads, unit.group, -1)
+            by_head += (sink * LOG2E - (0.0 if shift is None else shift.view(by_head.shape))).exp2()
+        return shift, total.reciprocal().masked_fill(total == 0, 0.0), weights
 
     def _row_tile_gradients(self, rows: _RowTile, dk_sum: Tensor, dv_sum: Tensor) -> Tensor:
         """Add the row tile's part of dk and dv; returns its dq before the softmax scale."""
@@ -127,7 +170,8 @@ class _UnitBackward:
             tile = Tile(unit, *rows.rows, column0, column1)
             columns = column1 - column0
             keys = self.keys.block(column0, column1)
-            weights, factors, capped = self._weights(tile, rows, keys)
+            made = rows.weights or self._weights(tile, rows.q, keys, rows.shift)
+            weights, factors, capped = made.exact, made.rounded, made.capped
             dscores = take("dscores", tile.shape, self.product_dtype)
             if spec.dropout_p > 0:
                 kept = tile.kept()
@@ -157,14 +201,14 @@ class _UnitBackward:
         assert dq_sum is not None
         return dq_sum
 
-    def _weights(self, tile: Tile, rows: _RowTile, keys: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Probabilities (less the factor that dout carries), those in the product dtype, tanh of a softcap."""
-        if rows.shift is None:
-            weights = score_tile(tile, rows.q, keys, self.workspace).exp2_()
+    def _weights(self, tile: Tile, q: Tensor, keys: Tensor, shift: Tensor | None) -> _Weights:
+        """Weights of a tile, ``2 ** (logits - shift)``."""
+        if shift is None:
+            weights = score_tile(tile, q, keys, self.workspace).exp2_()
             tile.clear_hidden(weights)
-            return weights, weights, None
-        logits, capped = logit_tile(tile, rows.q, keys, self.workspace)
-        return *exp2_into_product_dtype(logits.sub_(rows.shift), tile, self.workspace), capped
+            return _Weights(weights, weights, None)
+        logits, capped = logit_tile(tile, q, keys, self.workspace)
+        return _Weights(*exp2_into_product_dtype(logits.sub_(shift), tile, self.workspace), capped)
 
     def _values_and_ones(self, start: int, stop: int) -> Tensor:
         """Values beside two columns of ones, ``(heads, keys, head_dim_v + 2)``."""
