@@ -141,6 +141,8 @@ def attention(
     those of :func:`flash_attn.flash_attn_func`. ``rng_state`` is drawn when dropout needs one and none is given.
     """
     check_tensors(q, k, v)
+    if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
+        q, k, v = last_dim_contiguous(q), last_dim_contiguous(k), last_dim_contiguous(v)
     if dropout_p > 0 and rng_state is None:
         rng_state = new_rng_state(q.device)
     needs_grad = torch.is_grad_enabled() and (
@@ -151,9 +153,9 @@ def attention(
     )
     window_left, window_right = window_bounds(window_size)
     request = (
-        last_dim_contiguous(q),
-        last_dim_contiguous(k),
-        last_dim_contiguous(v),
+        q,
+        k,
+        v,
         cu_seqlens_q,
         cu_seqlens_k,
         max_seqlen_q,

@@ -50,13 +50,14 @@ def parse_backend(value: str, source: str) -> str:
 
 
 def _boolean(variable: Variable) -> bool:
-    value = os.environ.get(variable.name, variable.default)
-    lowered = value.strip().lower()
-    if lowered in _TRUE:
-        return True
-    if lowered in _FALSE:
+    """Value of a variable that is off unless it is set."""
+    value = os.environ.get(variable.name)
+    if value is None:
         return False
-    raise ValueError(f"{variable.name} is {value!r}; accepted are 1, true, yes, on, 0, false, no, off")
+    lowered = value.strip().lower()
+    if lowered not in _TRUE and lowered not in _FALSE:
+        raise ValueError(f"{variable.name} is {value!r}; accepted are 1, true, yes, on, 0, false, no, off")
+    return lowered in _TRUE
 
 
 def backend() -> str:

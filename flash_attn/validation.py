@@ -8,6 +8,7 @@ a message names the argument, what came and what is accepted.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,8 @@ def attention_request(
     varlen_k = cu_seqlens_k is not None and not paged
     if varlen_q != (cu_seqlens_k is not None):
         raise ValueError("cu_seqlens_q, cu_seqlens_k: got only one of them; accepted are both or neither")
-    _check_rank("q", q, 3 if varlen_q else 4)
+    if q.dim() != (3 if varlen_q else 4):
+        _check_rank("q", q, 3 if varlen_q else 4)
     nheads_q, nheads_k, head_dim, head_dim_v = _check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
     batch_size = q.shape[0]
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
@@ -233,13 +235,16 @@ def check_backward(
             raise ValueError(f"{name}: got {_describe(tensor)}; accepted is {dtype} of shape {shape}")
 
 
-def check_tensors(q: object, k: object, v: object) -> None:
-    """Check that q, k and v are tensors at all, before anything is asked of them."""
-    if isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor):
+def check_tensors(q: Any, k: Any, v: Any) -> None:
+    """Check that q, k and v are tensors with dimensions, before anything is asked of them."""
+    tensors = isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)
+    if tensors and q.dim() > 2 and k.dim() > 2 and v.dim() > 2:
         return
     for name, value in (("q", q), ("k", k), ("v", v)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
+        if value.dim() < 3:
+            _check_rank(name, value, 4)
 
 
 def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
@@ -375,19 +380,19 @@ def _check_key_value(q: Tensor, k: Tensor, v: Tensor, name_k: str, name_v: str, 
         _check_last_stride("q", q)
         _check_last_stride(name_k, k)
         _check_last_stride(name_v, v)
-    *_, nheads_q, head_dim = q.shape
-    *rows_and_heads, head_dim_k = k.shape
-    *rows_and_heads_v, head_dim_v = v.shape
-    nheads_k = rows_and_heads[-1]
+    k_shape, v_shape = k.shape, v.shape
+    nheads_q, head_dim = q.shape[-2:]
+    nheads_k, head_dim_k = k_shape[-2:]
+    head_dim_v = v_shape[-1]
     if not 1 <= head_dim <= MAX_HEAD_DIM:
         raise ValueError(f"q: got head_dim {head_dim}; accepted is 1 to {MAX_HEAD_DIM}")
     if not 1 <= head_dim_v <= MAX_HEAD_DIM:
         raise ValueError(f"{name_v}: got head_dim {head_dim_v}; accepted is 1 to {MAX_HEAD_DIM}")
     if head_dim_k != head_dim:
         raise ValueError(f"{name_k}: got head_dim {head_dim_k}; accepted is that of q, {head_dim}")
-    if rows_and_heads != rows_and_heads_v:
+    if k_shape != v_shape and k_shape[:-1] != v_shape[:-1]:
         raise ValueError(
-            f"{name_v}: got shape {tuple(v.shape)}; accepted is {tuple(rows_and_heads)} of {name_k}, then any head_dim"
+            f"{name_v}: got shape {tuple(v_shape)}; accepted is {tuple(k_shape[:-1])} of {name_k}, then any head_dim"
         )
     if nheads_k < 1 or nheads_q < 1 or nheads_q % nheads_k != 0:
         raise ValueError(

@@ -102,6 +102,7 @@ TABLE = {
     "q int": Bad(dense, {"q": t(2, 4, 4, 8, dtype=INT32)}, "q: got dtype torch.int32; accepted", TypeError),
     "k other dtype": Bad(dense, {"k": t(2, 6, 2, 8, dtype=HALF)}, "k: got dtype torch.float16; accepted", TypeError),
     "v other dtype": Bad(dense, {"v": t(2, 6, 2, 8, dtype=HALF)}, "v: got dtype torch.float16; accepted", TypeError),
+    "q without dimensions": Bad(dense, {"q": torch.tensor(1.0)}, r"q: got shape \(\); accepted"),
     "q rank": Bad(dense, {"q": t(2, 4, 8)}, r"q: got shape \(2, 4, 8\); accepted"),
     "k rank": Bad(dense, {"k": t(2, 6, 8)}, r"k: got shape \(2, 6, 8\); accepted"),
     "v rank": Bad(dense, {"v": t(2, 6, 8)}, r"v: got shape \(2, 6, 8\); accepted"),
