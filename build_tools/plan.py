@@ -16,7 +16,7 @@ from .torch_build import Vendor
 GIB_PER_JOB: dict[Vendor, float] = {"cuda": 6.5, "rocm": 1.5}
 
 KERNEL_FOLDERS: dict[Vendor, str] = {"cuda": "csrc_cuda", "rocm": "csrc_ck"}
-PURE = "building the pure-Python package, in which Triton and CPU work"
+PURE = "building the pure-Python package, which computes on CPU tensors"
 
 
 @dataclass(frozen=True)

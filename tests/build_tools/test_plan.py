@@ -35,7 +35,7 @@ def test_a_tree_without_kernels_says_so(machine: FakeMachine) -> None:
     assert chosen.target == "none"
     assert chosen.reason == (
         "found ROCm 7.0.0 and hipcc and PyTorch 2.11.0+rocm7.0; this source tree has no CK kernels "
-        "(csrc_ck/): building the pure-Python package, in which Triton and CPU work"
+        "(csrc_ck/): building the pure-Python package, which computes on CPU tensors"
     )
 
 
