@@ -1,0 +1,132 @@
+"""What the hardware leaves in registers and memory when a wave starts: arguments, ids, private segment."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from amdgpu_sim.assembly import Argument, KernelText
+from amdgpu_sim.errors import SimulatorError
+from amdgpu_sim.instructions.scratch import SCRATCH_MARK
+from amdgpu_sim.memory import GlobalMemory
+from amdgpu_sim.program import Program
+from amdgpu_sim.waves import EXEC, NULL, Array, Waves
+
+_TTMP = 108
+_USER_SGPRS = (("private_segment_buffer", 4), ("dispatch_ptr", 2), ("queue_ptr", 2),
+               ("kernarg_segment_ptr", 2),
+               ("dispatch_id", 2), ("flat_scratch_init", 2), ("private_segment_size", 1))  # fmt: skip
+
+
+def _pack(argument: Argument, number: int, value: Any, memory: GlobalMemory) -> bytes:
+    if isinstance(value, np.ndarray):
+        if not value.flags.c_contiguous:
+            raise SimulatorError(f"argument {number}: array must be C-contiguous")
+        memory.add(value.ctypes.data, value.reshape(-1).view(np.uint8), f"argument {number}")
+        value = value.ctypes.data
+    if value is None:
+        value = 0
+    if isinstance(value, bytes):
+        packed = value
+    elif isinstance(value, float):
+        packed = struct.pack({2: "<e", 4: "<f", 8: "<d"}[argument.size], value)
+    else:
+        packed = (int(value) & ((1 << 8 * argument.size) - 1)).to_bytes(argument.size, "little")
+    if len(packed) != argument.size:
+        raise SimulatorError(f"argument {number}: {len(packed)} bytes given, the kernel takes {argument.size}")
+    return packed
+
+
+def pack_arguments(
+    kernel: KernelText,
+    grid: Sequence[int],
+    workgroup: Sequence[int],
+    arguments: Sequence[Any],
+    memory: GlobalMemory,
+) -> Array:
+    """The kernarg segment. Arrays are registered in ``memory``; hidden arguments are filled in.
+
+    Raises SimulatorError if the number or size of ``arguments`` does not fit the kernel.
+    """
+    segment = np.zeros(kernel.kernarg_size + 64, np.uint8)
+    hidden = {f"hidden_block_count_{axis}": grid[n] for n, axis in enumerate("xyz")}
+    hidden |= {f"hidden_group_size_{axis}": workgroup[n] for n, axis in enumerate("xyz")}
+    hidden |= {f"hidden_remainder_{axis}": 0 for axis in "xyz"}
+    hidden |= {f"hidden_global_offset_{axis}": 0 for axis in "xyz"}
+    hidden["hidden_grid_dims"] = 3
+    explicit = [argument for argument in kernel.arguments if not argument.kind.startswith("hidden_")]
+    if len(explicit) != len(arguments):
+        raise SimulatorError(f"kernel {kernel.name} takes {len(explicit)} arguments, {len(arguments)} were given")
+    values = list(enumerate(arguments))
+    for argument in kernel.arguments:
+        if argument.kind.startswith("hidden_"):
+            packed = int(hidden.get(argument.kind, 0)).to_bytes(argument.size, "little")
+        else:
+            number, value = values.pop(0)
+            packed = _pack(argument, number, value, memory)
+        segment[argument.offset : argument.offset + argument.size] = np.frombuffer(packed, np.uint8)
+    return segment
+
+
+def _set(w: Waves, register: int, value: Array | int) -> None:
+    w.s[register] = np.broadcast_to(np.asarray(value).astype(np.uint32).reshape(-1, 1), (w.count, 1))
+    w.define_scalar(register, np.zeros((w.count, 1), bool))
+
+
+def make_waves(program: Program, groups: Array, workgroup: Sequence[int], kernarg: Array) -> Waves:
+    """All waves of the given work-groups ((n, 3) ids), in entry state, at the entry block."""
+    target, directives = program.target, program.kernel.directives
+    size = target.wave_size
+    items = workgroup[0] * workgroup[1] * workgroup[2]
+    per_group = -(-items // size)
+    w = Waves(program.facts.vectors, size, len(groups) * per_group, program.facts.scratch_bytes)
+    w.group = np.repeat(np.arange(len(groups)), per_group)
+    w.wave = np.tile(np.arange(per_group), len(groups))
+    ids = groups[w.group]
+    register = 0
+    address = kernarg.ctypes.data
+    for name, count in _USER_SGPRS:
+        if not directives.get("user_sgpr_" + name):
+            continue
+        if name == "kernarg_segment_ptr":
+            _set(w, register, address & 0xFFFFFFFF)
+            _set(w, register + 1, address >> 32)
+        elif name == "private_segment_buffer":
+            for word in range(4):
+                _set(w, register + word, SCRATCH_MARK)
+        register += count
+    if preload := directives.get("user_sgpr_kernarg_preload_length", 0):
+        first = directives.get("user_sgpr_kernarg_preload_offset", 0)
+        for word, value in enumerate(kernarg.view(np.uint32)[first : first + preload]):
+            _set(w, register + word, int(value))
+        register += preload
+    register = max(register, directives.get("user_sgpr_count", 0))
+    if target.generation >= 12:
+        _set(w, _TTMP + 9, ids[:, 0])
+        _set(w, _TTMP + 7, ids[:, 1] | (ids[:, 2] << 16))
+        _set(w, _TTMP + 8, w.wave << 25)
+    else:
+        for axis, name in enumerate("xyz"):
+            if directives.get("system_sgpr_workgroup_id_" + name, int(axis == 0)):
+                _set(w, register, ids[:, axis])
+                register += 1
+        if directives.get("system_sgpr_private_segment_wavefront_offset"):
+            _set(w, register, 0)
+    _set_work_items(w, workgroup, items)
+    _set(w, NULL, 0)
+    return w
+
+
+def _set_work_items(w: Waves, workgroup: Sequence[int], items: int) -> None:
+    """v0 packs the three work-item ids in ten bits each; EXEC covers the items that exist."""
+    item = w.wave[:, None] * w.wave_size + np.arange(w.wave_size)
+    x, rest = item % workgroup[0], item // workgroup[0]
+    w.v[0] = x | (rest % workgroup[1] << 10) | (rest // workgroup[1] << 20)
+    w.define_vector(0, np.zeros(w.active_shape(), bool))
+    for word in range(2):
+        _set(w, EXEC + word, 0xFFFFFFFF if word < w.wave_size // 32 else 0)
+    w.refresh_exec()
+    w.set_lane_mask(EXEC, item < items)

@@ -1,0 +1,127 @@
+"""What the load, store and atomic instructions of all memories share: access widths, register transfer,
+counters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from amdgpu_sim.decoding import Decoding
+from amdgpu_sim.errors import UninitialisedReadError
+from amdgpu_sim.waves import Array, Waves
+
+CACHE_HINTS = ("sc0", "sc1", "nt", "glc", "slc", "dlc", "scope", "th")
+_BYTES = {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16, "b8": 1, "b16": 2, "b32": 4, "b64": 8,
+          "b96": 12,
+          "b128": 16, "byte": 1, "short": 2, "ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2,
+          "u8": 1, "i8": 1, "u16": 2, "i16": 2}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Access:
+    """Width in bytes, sign extension, and the 16-bit half it goes to or comes from (None: the whole
+    register)."""
+
+    size: int
+    signed: bool
+    half: int | None
+
+    @property
+    def registers(self) -> int:
+        """Vector registers of the data."""
+        return -(-self.size // 4)
+
+
+def parse_access(name: str) -> Access | None:
+    """Read the width part of a mnemonic ("dwordx4", "ubyte_d16_hi", "d16_hi_b16"...); None if it is none."""
+    parts = name.split("_")
+    core = [part for part in parts if part not in ("d16", "hi")]
+    if len(core) != 1 or core[0] not in _BYTES:
+        return None
+    half = (1 if "hi" in parts else 0) if "d16" in parts else None
+    return Access(_BYTES[core[0]], bool(re.match(r"s|i", core[0])) and core[0] != "short", half)
+
+
+def write_loaded(w: Waves, register: int, access: Access, where: Array, data: Array) -> None:
+    """Put loaded bytes (n, size) of the lanes ``where`` into registers."""
+    if access.size < 4:
+        dtype = {(1, False): np.uint8, (1, True): np.int8, (2, False): np.uint16, (2, True): np.int16}
+        word = data.view(dtype[access.size, access.signed])[:, 0].astype(np.int32).view(np.uint32)
+        if access.half is not None:
+            old = w.v[register][where]
+            shift, keep = np.uint32(16 * access.half), np.uint32(0xFFFF if access.half else 0xFFFF0000)
+            word = (old & keep) | ((word & np.uint32(0xFFFF)) << shift)
+        w.v[register][where] = word
+        return
+    words = data.view(np.uint32)
+    if where.all():
+        shape = where.shape
+        for column in range(words.shape[1]):
+            w.v[register + column] = words[:, column].reshape(shape)
+    else:
+        for column in range(words.shape[1]):
+            w.v[register + column][where] = words[:, column]
+
+
+def read_stored(w: Waves, register: int, access: Access, where: Array) -> Array:
+    """Bytes (n, size) to store from the lanes ``where``."""
+    words = np.stack([w.v[register + column][where] for column in range(access.registers)], axis=1)
+    if access.half == 1:
+        words = words >> np.uint32(16)
+    return words.view(np.uint8)[:, : access.size]
+
+
+def undefined_rows(w: Waves, register: int, count: int, where: Array) -> Array | None:
+    """(lanes ``where``, ``count``): which registers are undefined in which lane; None if none is."""
+    if not w.undefined >> register & ((1 << count) - 1):
+        return None
+    return w.v_undefined[register : register + count][:, where].T
+
+
+def define_loaded(w: Waves, register: int, count: int, where: Array, undefined: Array | None) -> None:
+    """Record definedness of loaded registers; ``undefined`` as from :func:`undefined_rows`."""
+    if undefined is None and not w.undefined >> register & ((1 << count) - 1):
+        return
+    for number in range(count):
+        shadow = w.v_undefined[register + number].copy()
+        shadow[where] = False if undefined is None else undefined[:, number]
+        w.define_vector(register + number, shadow)
+
+
+def require_defined(w: Waves, register: int, count: int, where: Array, what: str) -> None:
+    """Raise UninitialisedReadError if one of ``count`` registers is undefined in a lane of ``where``.
+
+    Lanes that a buffer's range check drops may hold anything: that is how compilers predicate buffer stores.
+    """
+    undefined = undefined_rows(w, register, count, where)
+    if undefined is not None and undefined.any():
+        slot, lane = (int(x[undefined.any(1).argmax()]) for x in np.nonzero(where))
+        raise UninitialisedReadError(f"{what} (register v{register}) was never written", slot, lane)
+
+
+def _register(d: Decoding, counters: tuple[str, ...]) -> None:
+    d.instruction.counters = counters
+    for span in d.instruction.writes:
+        d.instruction.pending |= span.bits
+
+
+def count_lds(d: Decoding) -> None:
+    """The instruction is an LDS operation for the wait counters; call after the destinations are known."""
+    _register(d, ("ds",) if d.target.split_counters else ("lgkm",))
+
+
+def count_load(d: Decoding) -> None:
+    """The instruction is a vector memory load or returning atomic."""
+    _register(d, ("load",))
+
+
+def count_store(d: Decoding) -> None:
+    """The instruction is a vector memory store or an atomic without result."""
+    _register(d, ("load",) if d.target.stores_share_load_counter else ("store",))
+
+
+def count_scalar_load(d: Decoding) -> None:
+    """The instruction is a scalar load; these complete in any order."""
+    _register(d, ("km",) if d.target.split_counters else ("smem",))

@@ -1,0 +1,131 @@
+"""A loaded kernel: decoded instructions, basic blocks, and the launch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import amdgpu_sim.instructions
+from amdgpu_sim.assembly import KernelText, parse_kernel
+from amdgpu_sim.decoding import Execute, Instruction, KernelFacts, decode
+from amdgpu_sim.dual_issue import decode_dual
+from amdgpu_sim.instructions.control import BARRIERS
+from amdgpu_sim.targets import find_target
+
+if TYPE_CHECKING:
+    from amdgpu_sim.report import RunReport
+
+_ = amdgpu_sim.instructions  # imported for the table that it fills
+
+
+@dataclass
+class BasicBlock:
+    """Instructions ``begin`` to ``end`` without a branch, barrier or label between; the last may be one.
+
+    ``plain`` means that nothing in it can bring in undefined values from memory. ``kind`` is "fall", "end",
+    "barrier" or "branch"; ``target`` and ``follow`` are block numbers.
+    """
+
+    begin: int
+    end: int
+    code: list[Execute]
+    touched: int
+    plain: bool
+    kind: str = "fall"
+    target: int = -1
+    follow: int = -1
+
+
+class Program:
+    """One kernel of an assembly text, ready to launch.
+
+    Raises AssemblyError or UnsupportedInstructionError (with the line) if it cannot be loaded.
+    """
+
+    def __init__(self, text: str, kernel: str | None = None) -> None:
+        """Read and decode ``kernel`` (default: the only one) of assembly ``text``."""
+        self.kernel: KernelText = parse_kernel(text, kernel)
+        self.target = find_target(self.kernel.target)
+        self.facts = self._facts()
+        self.instructions: list[Instruction] = [
+            (decode_dual if " :: " in line.text else decode)(line, self.target, self.facts)
+            for line in self.kernel.lines
+        ]
+        self.blocks = self._blocks()
+        self.entry_block = self._entry_block()
+
+    def _facts(self) -> KernelFacts:
+        highest = {"v": -1, "a": -1}
+        for line in self.kernel.lines:
+            for bank, single, low, high in re.findall(r"\b([va])(?:(\d+)|\[(\d+)(?::(\d+))?\])", line.text):
+                highest[bank] = max(highest[bank], int(single or high or low))
+        vectors = max(highest["v"], 0) + 1
+        directives = self.kernel.directives
+        return KernelFacts(
+            vectors=vectors + highest["a"] + 1,
+            accumulator_base=vectors,
+            flush_f32=directives.get("float_denorm_mode_32", 3) == 0,
+            scratch_bytes=directives.get("private_segment_fixed_size", 0),
+            lds_bytes=directives.get("group_segment_fixed_size", 0),
+        )
+
+    def _blocks(self) -> list[BasicBlock]:
+        labels, count = self.kernel.labels, len(self.instructions)
+        starts = {0, count} | set(labels.values())
+        starts |= {n + 1 for n, instruction in enumerate(self.instructions) if instruction.ends_block}
+        ordered = sorted(starts)
+        number = {start: block for block, start in enumerate(ordered[:-1])}
+        blocks = []
+        for begin, end in pairwise(ordered):
+            last = self.instructions[end - 1]
+            body = self.instructions[begin : end - 1 if last.ends_block else end]
+            block = BasicBlock(
+                begin,
+                end,
+                [instruction.execute for instruction in body],
+                _union(body),
+                not any(i.category in ("lds_read", "scratch_load", "global_load") for i in body),
+                follow=number.get(end, -1),
+            )
+            mnemonic = last.line.mnemonic
+            if mnemonic == "s_endpgm":
+                block.kind = "end"
+            elif mnemonic in BARRIERS:
+                block.kind = "barrier"
+            elif last.target_label:
+                block.kind = "branch"
+                if labels.get(last.target_label) not in number:
+                    raise last.line.unsupported(f"label {last.target_label!r} is not defined in the kernel")
+                block.target = number[labels[last.target_label]]
+            if block.kind in ("fall", "barrier") and block.follow < 0:
+                raise last.line.unsupported("the kernel runs past its end")
+            blocks.append(block)
+        return blocks
+
+    def _entry_block(self) -> int:
+        """Kernels whose arguments are preloaded start behind the prologue that loads them for old
+        firmware."""
+        if not self.kernel.directives.get("user_sgpr_kernarg_preload_length"):
+            return 0
+        for block in self.blocks:
+            if block.kind == "branch":
+                return block.target
+        raise self.kernel.lines[0].unsupported("preloaded arguments without the prologue's branch")
+
+    def launch(
+        self, grid: Sequence[int], workgroup: Sequence[int], arguments: Sequence[Any], **options: Any
+    ) -> RunReport:
+        """Run the kernel; see :func:`amdgpu_sim.execution.launch`."""
+        from amdgpu_sim.execution import launch
+
+        return launch(self, grid, workgroup, arguments, **options)
+
+
+def _union(instructions: Sequence[Instruction]) -> int:
+    bits = 0
+    for instruction in instructions:
+        bits |= instruction.touched
+    return bits
