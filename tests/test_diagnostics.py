@@ -244,7 +244,9 @@ def test_bench_times_the_same_mathematics() -> None:
         if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
             ours, theirs = (ours,), (theirs.transpose(1, 2),)
         for a, b in zip(ours, theirs, strict=True):  # type: ignore[call-overload]
-            torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
+            # Scores, probabilities, sums and result are rounded once each on both sides.
+            roundings = 8 * torch.finfo(a.dtype).eps
+            torch.testing.assert_close(a, b, atol=roundings * float(b.abs().max()), rtol=0)
 
 
 def test_bench_plot_without_matplotlib_says_what_to_install(
@@ -256,7 +258,6 @@ def test_bench_plot_without_matplotlib_says_what_to_install(
 
 
 def test_bench_plot_draws_a_png(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     timing = bench.Timing(1.0, 2.0)
     problem = next(bench._grid(torch.device("cpu"), quick=True))
     bench._plot([bench.Measurement(problem, timing, timing)], "title", tmp_path / "ratios.png")
