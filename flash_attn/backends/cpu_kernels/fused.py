@@ -1,7 +1,8 @@
 """Plain fp32 attention by PyTorch's own fused kernel, which is at least as fast there; fp16 likewise, upcast by heads.
 
-The kernel computes whole blocks of 512 keys whatever a causal mask hides. A causal call is therefore cut into row
-tiles, each the merge by log-sum-exp of an unmasked part over the keys before the tile and a causal square.
+The kernel computes whole blocks of 512 keys whatever a causal mask hides, and is fastest with many rows. A causal
+square is therefore halved: two smaller causal squares, and the second half's rows over the first half's keys, which
+need no mask and are merged by log-sum-exp.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from flash_attn.backends.base import AttentionInputs, ForwardResult
 from flash_attn.backends.cpu_kernels.tiles import blocks, product_dtype
 
 CAUSAL_ROWS = (128, 256)
-"""Rows of a causal tile: an eighth of the sequence within these bounds."""
+"""Rows up to which a causal square is not halved: an eighth of the sequence within these bounds."""
 UPCAST_BYTES = 16 << 20
 """Upcast queries, keys, values and output of the heads worked on together, at least one head."""
 
@@ -61,25 +62,43 @@ def fused_forward(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult
         for first, last in blocks(0, q.shape[1], step):
             part = (slice(batch, batch + 1), slice(first, last))
             q32, k32, v32 = (x[part].to(torch.float32, memory_format=torch.contiguous_format) for x in (q, k, v))
-            _attend(spec, q32, k32, v32, target[part], lse[part])
+            out32 = torch.empty_like(q32)
+            _attend(spec, q32, k32, v32, out32, lse[part])
+            target[part].copy_(out32)
     return ForwardResult(out, lse)
 
 
 def _attend(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor) -> None:
     """Fill ``out`` ``(batch, nheads, seqlen_q, head_dim)`` and ``lse`` from fp32 tensors of the same layout."""
+    if spec.is_causal:
+        rows = min(max(q.shape[2] // 8, CAUSAL_ROWS[0]), CAUSAL_ROWS[1])
+        _attend_causal_square(spec, rows, q, k, v, out, lse)
+    else:
+        _store((out, lse), _fused(spec, q, k, v, False))
+
+
+def _attend_causal_square(
+    spec: AttentionSpec, rows: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
+) -> None:
+    """As :func:`_attend`, for equal lengths and a causal mask; squares of up to ``rows`` rows are not halved."""
     seqlen = q.shape[2]
-    rows = min(max(seqlen // 8, CAUSAL_ROWS[0]), CAUSAL_ROWS[1]) if spec.is_causal else seqlen
-    for row0, row1 in blocks(0, seqlen, rows):
-        q_rows, own = q[:, :, row0:row1], slice(row0, row1) if spec.is_causal else slice(None)
-        tile, tile_lse = _fused(spec, q_rows, k[:, :, own], v[:, :, own], spec.is_causal)
-        if spec.is_causal and row0 > 0:
-            before, before_lse = _fused(spec, q_rows, k[:, :, :row0], v[:, :, :row0], False)
-            total = torch.logaddexp(tile_lse, before_lse)
-            share = (tile_lse - total).exp_()
-            tile = torch.lerp(before, tile, share.unsqueeze(-1))
-            tile_lse = total
-        out[:, :, row0:row1].copy_(tile)
-        lse[:, :, row0:row1].copy_(tile_lse)
+    if seqlen <= rows:
+        _store((out, lse), _fused(spec, q, k, v, True))
+        return
+    middle = (seqlen + 1) // 2
+    for half in (slice(0, middle), slice(middle, seqlen)):
+        parts = [x[:, :, half] for x in (q, k, v, out, lse)]
+        _attend_causal_square(spec, rows, *parts)
+    before, before_lse = _fused(spec, q[:, :, middle:], k[:, :, :middle], v[:, :, :middle], False)
+    out, lse = out[:, :, middle:], lse[:, :, middle:]
+    out.lerp_(before, (before_lse - lse).sigmoid_().unsqueeze(-1))
+    torch.logaddexp(lse, before_lse, out=lse)
+
+
+def _store(targets: tuple[Tensor, Tensor], results: tuple[Tensor, Tensor]) -> None:
+    """Copy an output and its log-sum-exp."""
+    for target, result in zip(targets, results, strict=True):
+        target.copy_(result)
 
 
 def _fused(spec: AttentionSpec, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
