@@ -23,6 +23,8 @@ DENSE_BYTES = 8 << 20
 """Keys (or values) of a unit that several row tiles read are copied once, densely, up to this size."""
 DENSE_ROWS = 32
 """From this many rows on, several heads of bf16 keys are copied densely for one batched product."""
+DENSE_ELEMENTS = 1 << 19
+"""Up to this size several heads of bf16 keys are copied densely for any number of rows: one call in place of many."""
 
 
 class TileShape(NamedTuple):

@@ -142,7 +142,11 @@ class KeyTiles:
     def block(self, start: int, stop: int) -> Tensor:
         """Keys ``start .. stop``."""
         tile = self._read(start, stop) if self._whole is None else self._whole[:, start:stop]
-        if self._dtype == torch.bfloat16 and tile.shape[0] > 1 and self._rows >= tiles.DENSE_ROWS:
+        if (
+            self._dtype == torch.bfloat16
+            and tile.shape[0] > 1
+            and (self._rows >= tiles.DENSE_ROWS or tile.numel() <= tiles.DENSE_ELEMENTS)
+        ):
             return tile.contiguous()
         return tile
 
