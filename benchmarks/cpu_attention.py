@@ -16,6 +16,7 @@ import math
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -121,6 +122,23 @@ def _status_kib(field: str) -> int:
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
+def product_rate(dtype: torch.dtype) -> float:
+    """GFLOP/s of a square matrix product on this machine: the ceiling of every figure above it."""
+    size = 1024
+    x = torch.randn(size, size).to(dtype)
+    best = math.inf
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mm(x, x)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9
+
+
+def attention_rate(case: Case, seconds: float) -> float:
+    """GFLOP/s of a forward call over all of its scores, whether a mask hides them or not."""
+    return 4 * 8 * case.seqlen**2 * case.head_dim / seconds / 1e9
+
+
 def main() -> None:
     """Measure, print the table, write JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,12 +159,23 @@ def main() -> None:
         progress.step(f"{case.group} {case.label}")
         result = compare(*contenders(case), seconds=0.5 if options.quick else 3.0, rounds=30)
         ratios.setdefault(case.group, []).append(result.ratio)
-        records.append({"group": case.group, "case": case.label, **result._asdict()})
+        record = {"group": case.group, "case": case.label, **result._asdict()}
+        rates = ""
+        if case.group.startswith("forward"):
+            record["ours_gflops"], record["peer_gflops"] = (
+                attention_rate(case, seconds) for seconds in (result.ours, result.peer)
+            )
+            rates = f"  {record['ours_gflops']:.0f} / {record['peer_gflops']:.0f} GFLOP/s"
+        records.append(record)
         print(
             f"{case.group:20} {case.label:18} {result.ours * 1e3:9.2f} ms {result.peer * 1e3:9.2f} ms"
-            f"  x{result.ratio:.2f} ({result.low:.2f} - {result.high:.2f})",
+            f"  x{result.ratio:.2f} ({result.low:.2f} - {result.high:.2f}){rates}",
             flush=True,
         )
+    for dtype in (torch.bfloat16, torch.float32):
+        rate = product_rate(dtype)
+        records.append({"group": "matrix product", "case": str(dtype), "gflops": rate})
+        print(f"matrix product       {dtype!s:18} {rate:.0f} GFLOP/s")
     for group, values in ratios.items():
         mean = math.exp(sum(map(math.log, values)) / len(values))
         goal = next(case.goal for case in todo if case.group == group)
