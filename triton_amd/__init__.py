@@ -1,1 +1,1 @@
-"""Triton kernels for AMD and NVIDIA GPUs, installed as ``flash_attn.triton_amd``."""
+"""The place of the Triton kernels, installed as ``flash_attn.triton_amd``; this version has none."""

@@ -1,1 +1,1 @@
-"""The name that vLLM looks for on RDNA; the kernels are in ``flash_attn.triton_amd``."""
+"""The name that vLLM looks for on RDNA; kernels have their place in ``flash_attn.triton_amd``."""
