@@ -13,7 +13,7 @@ from .logits import alibi_slope, base2_logits
 from .masks import band_blocks, band_mask
 from .problem import Problem
 from .sequences import key_sequence, query_sequence
-from .softmax import initial_state, normaliser, online_softmax
+from .softmax import initial_state, narrow_probs, normaliser, online_softmax
 from .tiles import load_key_tile, load_tile, store_tile, tile_offsets
 from .tuning import ForwardConfig
 from .work_order import tile_of_program
@@ -28,7 +28,8 @@ def _attend_blocks(
     rng_state, batch_head, dropout_threshold,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate the keys ``begin .. end``, block by block; without ``MASKED`` every row sees all of them."""
     diagonal = seqlen_k - seqlen_q
@@ -56,7 +57,7 @@ def _attend_blocks(
             v_ptr, v_offsets, first, seqlen_k, key_start, stride_vb, stride_vs, table_ptr, num_pages,
             MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV, PAGE_SIZE,
         )  # fmt: skip
-        acc = tl.dot(probs.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
+        acc = tl.dot(narrow_probs(probs, v.dtype, ROUND_BY_ADD), v, acc * decay[:, None], input_precision="ieee")
     return acc, row_max, row_sum
 
 
@@ -72,7 +73,7 @@ def _attn_fwd_kernel(
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
+    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of ``BLOCK_M`` rows of one head of one sequence."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, NUM_XCDS, HAS_WINDOW_RIGHT)
@@ -124,7 +125,7 @@ def _attn_fwd_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)
@@ -168,6 +169,7 @@ def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: F
         **problem.kernel_arguments(),
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
+        "ROUND_BY_ADD": config.round_by_add,
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_q * problem.batch_size,)

@@ -15,6 +15,7 @@ class ForwardConfig:
     num_warps: int = 4
     num_stages: int = 1
     num_xcds: int = 1
+    round_by_add: bool = True
     amd_options: tuple[tuple[str, int | bool], ...] = ()
 
     def options(self) -> dict[str, Any]:
