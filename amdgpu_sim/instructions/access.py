@@ -112,6 +112,12 @@ def count_lds(d: Decoding) -> None:
     _register(d, ("ds",) if d.target.split_counters else ("lgkm",))
 
 
+def count_lds_store(d: Decoding) -> None:
+    """The instruction is an LDS operation that stores."""
+    count_lds(d)
+    d.instruction.lds_store = 0
+
+
 def count_load(d: Decoding) -> None:
     """The instruction is a vector memory load or returning atomic."""
     _register(d, ("load",))

@@ -88,6 +88,7 @@ def _atomic(
 
     def execute(w: Waves) -> None:
         addresses, where = addressing(w)
+        w.machine.report.count_bytes("global_atomic", w, where, size)
         require_defined(w, span.index, span.count, where, "atomic operand")
         new = _lane_values(w, span.index, where, dtype)
         expected = new if combine else _lane_values(w, span.index + registers, where, dtype)
