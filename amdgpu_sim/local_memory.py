@@ -78,9 +78,7 @@ class LocalMemory:
     def _marks(self, block: Block, offsets: Array, size: int) -> Array:
         return block.gather(offsets * 2, size * 2).view(np.uint16)
 
-    def _race(
-        self, where: Array, bad: Array, marks: Array, what: str, why: str = "no barrier between"
-    ) -> LdsRaceError:
+    def _race(self, where: Array, bad: Array, marks: Array, what: str, why: str = "no barrier between") -> LdsRaceError:
         position = int(np.flatnonzero(bad.any(1))[0])
         slot, lane = (int(x[position]) for x in np.nonzero(where))
         code = int(marks[position][bad[position]][0]) & 31
@@ -115,12 +113,16 @@ class LocalMemory:
     def check_arrived(self, w: Waves, where: Array, offsets: Array, size: int, in_flight: int) -> None:
         """Raise MissingWaitError if a wave reads what one of its last ``in_flight`` loads straight to LDS brings."""
         tickets = self._tickets.gather(offsets * 4, size * 4).view(np.uint32).astype(np.int64)
-        own = (self._marks(self._writers, offsets, size) & 31) == (np.broadcast_to(w.writer, where.shape)[where] & 31)[:, None]
+        own = (self._marks(self._writers, offsets, size) & 31) == (np.broadcast_to(w.writer, where.shape)[where] & 31)[
+            :, None
+        ]
         complete = np.broadcast_to(w.lds_stores[:, 1:] - in_flight, where.shape)[where][:, None]
         bad = own & (tickets & 1 == 1) & (tickets >> 1 > complete)
         if bad.any():
             slot, lane = (int(x[bad.any(1).argmax()]) for x in np.nonzero(where))
-            raise MissingWaitError("reads LDS that a load straight to LDS has yet to fill: no wait covers it", slot, lane)
+            raise MissingWaitError(
+                "reads LDS that a load straight to LDS has yet to fill: no wait covers it", slot, lane
+            )
 
     def _ticket(self, w: Waves, where: Array, offsets: Array, size: int, sequence: int) -> None:
         tickets = 2 * w.lds_stores[:, sequence, None] + sequence if sequence >= 0 else np.zeros((1, 1), np.int64)
