@@ -128,6 +128,17 @@ def count_store(d: Decoding) -> None:
     _register(d, ("load",) if d.target.stores_share_load_counter else ("store",))
 
 
+def count_flat_load(d: Decoding) -> None:
+    """The instruction is a flat load or returning flat atomic: it may read either memory."""
+    _register(d, ("load", "ds" if d.target.split_counters else "lgkm"))
+
+
+def count_flat_store(d: Decoding) -> None:
+    """The instruction is a flat store or a flat atomic without result."""
+    store = "load" if d.target.stores_share_load_counter else "store"
+    _register(d, (store, "ds" if d.target.split_counters else "lgkm"))
+
+
 def count_scalar_load(d: Decoding) -> None:
     """The instruction is a scalar load; these complete in any order."""
     _register(d, ("km",) if d.target.split_counters else ("smem",))

@@ -1,4 +1,4 @@
-"""LDS loads, stores, transposing loads and LDS atomics (``ds_`` instructions)."""
+"""LDS loads, stores, and transposing loads (``ds_`` instructions)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from amdgpu_sim.operands import Reader
 from amdgpu_sim.waves import Array, Waves
 
 
-def _address(d: Decoding, number: int) -> Callable[[Waves], Array]:
+def lds_address(d: Decoding, number: int) -> Callable[[Waves], Array]:
+    """Reader of the LDS address operand: (wave, lane), int64."""
     read: Reader = d.source(number, "u32")
     d.sink(number, "LDS address")
     return lambda w: np.broadcast_to(read(w).astype(np.int64), w.active.shape)
@@ -64,7 +65,7 @@ def _define_load(name: str, access: Access) -> None:
         d.parse_operands()
         d.ignore("gds")
         d.instruction.category, d.instruction.bytes_per_lane = "lds_read", access.size
-        address, offset = _address(d, 1), d.modifier("offset", 0)
+        address, offset = lds_address(d, 1), d.modifier("offset", 0)
         half = d.operands[0].half
         chosen = access if half is None else Access(access.size, access.signed, half)
         target = d.destination(0, access.registers, "v")
@@ -87,7 +88,7 @@ def _define_store(name: str, access: Access) -> None:
         d.parse_operands()
         d.ignore("gds")
         d.instruction.category, d.instruction.bytes_per_lane = "lds_write", access.size
-        address, offset = _address(d, 0), d.modifier("offset", 0)
+        address, offset = lds_address(d, 0), d.modifier("offset", 0)
         half = d.operands[1].half
         chosen = access if half is None else Access(access.size, False, half)
         source = _data(d, 1, access.registers)
@@ -131,7 +132,7 @@ def _define_pair(suffix: tuple[str, str], size: int, unit: int) -> None:
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.instruction.category, d.instruction.bytes_per_lane = "lds_read", 2 * size
-        address = _address(d, 1)
+        address = lds_address(d, 1)
         places = [d.modifier(f"offset{n}", 0) * unit for n in (0, 1)]
         target = d.destination(0, 2 * access.registers, "v")
         count_lds(d)
@@ -152,7 +153,7 @@ def _define_pair(suffix: tuple[str, str], size: int, unit: int) -> None:
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.instruction.category, d.instruction.bytes_per_lane = "lds_write", 2 * size
-        address = _address(d, 0)
+        address = lds_address(d, 0)
         places = [d.modifier(f"offset{n}", 0) * unit for n in (0, 1)]
         sources = [_data(d, n, access.registers) for n in (1, 2)]
         count_lds_store(d)
@@ -191,7 +192,7 @@ def _define_transpose(element_bits: int) -> None:
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.instruction.category, d.instruction.bytes_per_lane = "lds_read", 8
-        address, offset = _address(d, 1), d.modifier("offset", 0)
+        address, offset = lds_address(d, 1), d.modifier("offset", 0)
         target = d.destination(0, 2, "v")
         count_lds(d)
         lanes, elements = transpose_source(element_bits)

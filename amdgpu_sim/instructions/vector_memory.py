@@ -187,13 +187,13 @@ def _define(name: str, access: Access) -> None:
         return _store(d, access, BufferAddressing(d, len(d.operands) - 2, access.size), 0)
 
 
-for _name in ("dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte",
-"short",
-              "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16",
-              "ubyte_d16", "ubyte_d16_hi", "sbyte_d16", "sbyte_d16_hi", "short_d16",
-              "short_d16_hi", "byte_d16_hi",
-              "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8", "d16_b16", "d16_hi_b16",
-              "d16_hi_b8"):  # fmt: skip
+ACCESS_NAMES = (
+    "dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte", "short",
+    "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16", "ubyte_d16", "ubyte_d16_hi", "sbyte_d16",
+    "sbyte_d16_hi", "short_d16", "short_d16_hi", "byte_d16_hi", "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8",
+    "d16_b16", "d16_hi_b16", "d16_hi_b8",
+)  # fmt: skip
+for _name in ACCESS_NAMES:
     if _access := parse_access(_name):
         _define(_name, _access)
 
