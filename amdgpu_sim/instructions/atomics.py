@@ -73,9 +73,7 @@ def lane_values(w: Waves, register: int, where: Array, dtype: Any) -> Array:
     return np.ascontiguousarray(words).view(dtype)[:, 0]
 
 
-def serve(
-    places: Array, contents: Array, new: Array, expected: Array, combine: Combine | None
-) -> tuple[Array, Array]:
+def serve(places: Array, contents: Array, new: Array, expected: Array, combine: Combine | None) -> tuple[Array, Array]:
     """What each lane finds at its place, and what is left there after the last lane.
 
     All arrays have one item a lane; ``contents`` is what memory holds before. ``combine`` None: a lane's ``new``

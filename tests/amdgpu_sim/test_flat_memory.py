@@ -91,7 +91,9 @@ def test_flat_loads_need_both_counters() -> None:
 
 def test_what_flat_addresses_may_not_do() -> None:
     arrays = np.zeros(64, np.uint32), np.zeros(64, np.uint32)
-    scratch = f"{prologue('gfx942')}\ns_mov_b64 s[10:11], src_private_base\nv_mov_b32_e32 v2, v1\nv_mov_b32_e32 v3, s11\n"
+    scratch = (
+        f"{prologue('gfx942')}\ns_mov_b64 s[10:11], src_private_base\nv_mov_b32_e32 v2, v1\nv_mov_b32_e32 v3, s11\n"
+    )
     with pytest.raises(amdgpu_sim.UnsupportedStateError, match="scratch aperture"):
         run("gfx942", scratch + "flat_load_dword v4, v[2:3]", *arrays)
     shared = scratch.replace("private", "shared")
