@@ -83,8 +83,8 @@ def attention_backward(
     key_offsets = base + keys[:, None] * stride_s + dims[None, :]
     k = tl.load(K + key_offsets, mask=key_ok, other=0.0)
     v = tl.load(V + key_offsets, mask=key_ok, other=0.0)
-    dk = tl.zeros((BLOCK_N, HEAD_DIM), tl.float32)
-    dv = tl.zeros((BLOCK_N, HEAD_DIM), tl.float32)
+    dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+    dv = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     begin = (block_n * BLOCK_N) // BLOCK_M * BLOCK_M if CAUSAL else 0
     for start in range(begin, seqlen, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)

@@ -72,8 +72,10 @@ def rounding(dtype: str, target: str) -> Rounding:
 
 
 def options(case: Case) -> dict[str, Any]:
-    chosen: dict[str, Any] = {"num_stages": case.stages, "num_warps": 4}
-    if case.target.startswith("gfx9"):
+    """Compile options; RDNA has half of CDNA's registers a wave and spills large tiles unless more waves share them."""
+    rdna = not case.target.startswith("gfx9")
+    chosen: dict[str, Any] = {"num_stages": case.stages, "num_warps": 8 if rdna and case.head_dim > 64 else 4}
+    if not rdna:
         chosen["matrix_instr_nonkdim"] = case.tile
     return chosen
 
