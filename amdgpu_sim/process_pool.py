@@ -23,9 +23,7 @@ from amdgpu_sim.waves import Array
 Counts = tuple[Array, Array, Array]
 
 
-def run_in_processes(
-    parts: Sequence[Array], memory: GlobalMemory, work: Callable[[Array], Counts]
-) -> list[Counts]:
+def run_in_processes(parts: Sequence[Array], memory: GlobalMemory, work: Callable[[Array], Counts]) -> list[Counts]:
     """Call ``work`` with each of ``parts`` in a process of its own; returns what the calls returned.
 
     Raises the first worker's exception, by number; what the workers stored until then stays in memory.

@@ -21,7 +21,7 @@ probe:
 \t\t.amdhsa_user_sgpr_count 2
 \t\t.amdhsa_user_sgpr_kernarg_segment_ptr 1
 \t\t.amdhsa_system_sgpr_workgroup_id_x 1
-\t.end_amdhsa_kernel
+{directives}\t.end_amdhsa_kernel
 amdhsa.kernels:
   - .args:
 {arguments}

@@ -7,6 +7,7 @@ float32 lose at most n units of float32. They are doubled, which covers products
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,9 @@ class Rounding:
 class Attention:
     """Forward and gradients of (batch, seqlen, nheads, head_dim) float64 arrays."""
 
-    def __init__(self, q: Array, k: Array, v: Array, dout: Array, scale: float, causal: bool) -> None:
-        """Compute everything; heads come to the front: (batch, nheads, seqlen, head_dim)."""
-        self.q, self.k, self.v, self.dout = (x.astype(np.float64).swapaxes(1, 2) for x in (q, k, v, dout))
+    def __init__(self, tensors: Sequence[Array], scale: float, causal: bool) -> None:
+        """Compute everything from q, k, v and dout; heads come to the front: (batch, nheads, seqlen, head_dim)."""
+        self.q, self.k, self.v, self.dout = (x.astype(np.float64).swapaxes(1, 2) for x in tensors)
         self.scale = scale
         self.scores = self.q @ self.k.swapaxes(2, 3) * scale
         visible = np.tril(np.ones(self.scores.shape[-2:], bool)) if causal else np.ones(self.scores.shape[-2:], bool)
@@ -49,10 +50,13 @@ class Attention:
     def _probability_error(self, r: Rounding) -> Array:
         """Of the unrounded probabilities: the score's error and that of the exponent, a few float32 operations."""
         head_dim = self.q.shape[-1]
-        score = self.scale * (np.abs(self.q) @ np.abs(self.k).swapaxes(2, 3)) * ((head_dim + 4) * FLOAT32 + 2 * r.product)
+        score = (
+            self.scale * (np.abs(self.q) @ np.abs(self.k).swapaxes(2, 3)) * ((head_dim + 4) * FLOAT32 + 2 * r.product)
+        )
         worst = np.where(self.visible, score, 0).max(-1, keepdims=True)
         largest = np.where(self.visible, np.abs(self.scores), 0).max(-1, keepdims=True) + np.abs(self.lse)[..., None]
-        return self.p * (score + worst + (8 * largest + self.p.shape[-1] + 16) * FLOAT32)
+        error: Array = self.p * (score + worst + (8 * largest + self.p.shape[-1] + 16) * FLOAT32)
+        return error
 
     def forward_bounds(self, r: Rounding, stored: Rounding) -> tuple[Array, Array]:
         """Of the output (batch, seqlen, nheads, head_dim), kept as ``stored``, and of the log-sum-exp."""
@@ -79,4 +83,4 @@ class Attention:
         dq = (ds_error + products * size) @ np.abs(self.k)
         dk = (ds_error + products * size).swapaxes(2, 3) @ np.abs(self.q) + r.unit * np.abs(self.dk) + r.tiny / 2
         dv = (p_error + products * self.p).swapaxes(2, 3) @ np.abs(self.dout) + r.unit * np.abs(self.dv) + r.tiny / 2
-        return tuple(2 * x.swapaxes(1, 2) for x in (dq, dk, dv))  # type: ignore[return-value]
+        return 2 * dq.swapaxes(1, 2), 2 * dk.swapaxes(1, 2), 2 * dv.swapaxes(1, 2)

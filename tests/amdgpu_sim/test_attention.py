@@ -142,7 +142,7 @@ def test_forward(case: Case) -> None:
         )  # fmt: skip
     assert device.last_report is not None
     check_instructions(case, device.last_report)
-    expected = Attention(*doubles([q, k, v, q]), scale=SCALE, causal=case.causal)
+    expected = Attention(doubles([q, k, v, q]), scale=SCALE, causal=case.causal)
     used = rounding(case.dtype, target)
     stored = rounding("fp32", "") if case.dtype == "fp8" else used
     out_bound, lse_bound = expected.forward_bounds(used, stored)
@@ -160,7 +160,7 @@ def test_forward(case: Case) -> None:
 def test_backward(case: Case) -> None:
     target, seqlen = case.target, 70
     q, k, v, dout = inputs(case, seqlen)
-    expected = Attention(*doubles([q, k, v, dout]), scale=SCALE, causal=case.causal)
+    expected = Attention(doubles([q, k, v, dout]), scale=SCALE, causal=case.causal)
     dq = torch.zeros(q.shape)
     dk, dv = torch.full_like(k, float("nan")), torch.full_like(v, float("nan"))
     lse, delta = (torch.tensor(x).float().contiguous() for x in (expected.lse, expected.delta))

@@ -158,19 +158,33 @@ UNDEFINED = "s_mov_b32 exec_lo, 0xffff00ff\nv_mov_b32_e32 v2, v10\nv_mov_b32_e32
     ("good", "bad"),
     [
         ("v_readlane_b32 s10, v2, 3\nv_mov_b32_e32 v20, s10", "v_readlane_b32 s10, v2, 9\nv_mov_b32_e32 v20, s10"),
-        ("v_readfirstlane_b32 s10, v2\nv_mov_b32_e32 v20, s10",
-         "s_mov_b32 exec_lo, 0x100\nv_readfirstlane_b32 s10, v2\ns_mov_b32 exec_lo, -1\nv_mov_b32_e32 v20, s10"),
-        ("v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0x3",
-         "v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0xf"),
-        ("v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:0 row_mask:0xf bank_mask:0xf",
-         "v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:8 row_mask:0xf bank_mask:0xf"),
+        (
+            "v_readfirstlane_b32 s10, v2\nv_mov_b32_e32 v20, s10",
+            "s_mov_b32 exec_lo, 0x100\nv_readfirstlane_b32 s10, v2\ns_mov_b32 exec_lo, -1\nv_mov_b32_e32 v20, s10",
+        ),
+        (
+            "v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0x3",
+            "v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0xf",
+        ),
+        (
+            "v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:0 row_mask:0xf bank_mask:0xf",
+            "v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:8 row_mask:0xf bank_mask:0xf",
+        ),
         ("v_permlanex16_b32 v20, v2, 0, 0", "s_mov_b32 s10, 8\nv_permlanex16_b32 v20, v2, s10, 0"),
-        ("v_mov_b32_e32 v4, 0\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)",
-         "v_mov_b32_e32 v4, 36\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)"),
-        ("s_mov_b32 s10, 0xff\nv_cndmask_b32_e64 v20, v10, v2, s10", "s_mov_b32 s10, 0x1ff\nv_cndmask_b32_e64 v20, v10, v2, s10"),
-        ("v_mov_b32_e32 v20, v10\ns_mov_b32 s10, 1\nv_writelane_b32 v20, s10, 3", "v_mov_b32_e32 v20, v10\nv_writelane_b32 v20, s11, 3"),
+        (
+            "v_mov_b32_e32 v4, 0\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)",
+            "v_mov_b32_e32 v4, 36\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)",
+        ),
+        (
+            "s_mov_b32 s10, 0xff\nv_cndmask_b32_e64 v20, v10, v2, s10",
+            "s_mov_b32 s10, 0x1ff\nv_cndmask_b32_e64 v20, v10, v2, s10",
+        ),
+        (
+            "v_mov_b32_e32 v20, v10\ns_mov_b32 s10, 1\nv_writelane_b32 v20, s10, 3",
+            "v_mov_b32_e32 v20, v10\nv_writelane_b32 v20, s11, 3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_undefined_lanes_are_followed(good: str, bad: str) -> None:
     """Lanes 8 to 15 of v2 are undefined: taking other lanes is fine, taking one of them is reported."""
     compute("gfx1100", UNDEFINED + good, LANES32)

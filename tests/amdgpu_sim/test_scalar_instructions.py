@@ -26,7 +26,10 @@ def signed(x: int, bits: int = 32) -> int:
 
 def execute(target: str, code: str, a: int, b: int, c: int = 0, flag: int = 0) -> tuple[int, int, int, int]:
     """a in s[10:11], b in s[12:13], c in s[14:15], SCC set to flag; returns s14, s15, SCC and s16."""
-    lines = [f"s_mov_b32 s{10 + n}, {hex(v >> s & M32)}" for n, (v, s) in enumerate([(x, y) for x in (a, b, c) for y in (0, 32)])]
+    lines = [
+        f"s_mov_b32 s{10 + n}, {hex(v >> s & M32)}"
+        for n, (v, s) in enumerate([(x, y) for x in (a, b, c) for y in (0, 32)])
+    ]
     lines += ["s_mov_b32 s16, 0", f"s_cmp_eq_u32 {flag}, 1", code, "s_cselect_b32 s17, 1, 0"]
     lines += [f"v_mov_b32_e32 v{20 + n}, s{s}" for n, s in enumerate((14, 15, 17, 16))]
     lanes = amdgpu_sim.TARGETS[target].wave_size
@@ -92,7 +95,9 @@ TWO += [
     ("s_bfe_i32", 32, signed_field, nonzero32),
 ]
 for count in (1, 2, 3, 4):
-    TWO.append((f"s_lshl{count}_add_u32", 32, lambda a, b, n=count: (a << n) + b, lambda r, a, b, n=count: (a << n) + b > M32))
+    TWO.append(
+        (f"s_lshl{count}_add_u32", 32, lambda a, b, n=count: (a << n) + b, lambda r, a, b, n=count: (a << n) + b > M32)
+    )
 TWO12: list[tuple[str, int, Number, Number | None]] = [
     ("s_add_co_u32", 32, lambda a, b: a + b, lambda r, a, b: a + b > M32),
     ("s_sub_co_u32", 32, lambda a, b: a - b, lambda r, a, b: b > a),
@@ -183,7 +188,9 @@ def test_carry(target: str, add: str, subtract: str, carry: int) -> None:
 @pytest.mark.parametrize("flag", [0, 1])
 def test_selection(flag: int) -> None:
     assert execute("gfx942", "s_cselect_b32 s14, s10, s12", 5, 6, flag=flag)[0] == (5 if flag else 6)
-    assert execute("gfx942", "s_cselect_b64 s[14:15], s[10:11], s[12:13]", 5 << 32, 6 << 32, flag=flag)[1] == (5 if flag else 6)
+    assert execute("gfx942", "s_cselect_b64 s[14:15], s[10:11], s[12:13]", 5 << 32, 6 << 32, flag=flag)[1] == (
+        5 if flag else 6
+    )
     assert execute("gfx942", "s_cmov_b32 s14, s10", 5, 0, 9, flag)[0] == (5 if flag else 9)
     assert execute("gfx942", "s_cmov_b64 s[14:15], s[10:11]", 5 << 32, 0, 9 << 32, flag)[1] == (5 if flag else 9)
 
@@ -245,8 +252,9 @@ def test_floats_of_gfx12(name: str, count: int, value: Number) -> None:
 def test_float_conversions_and_multiply_add_of_gfx12() -> None:
     for name, source, expected in [
         ("s_cvt_f32_u32", 0xFFFFFF80, bits_of(0xFFFFFF80)), ("s_cvt_f32_i32", 0xFFFFFF80, bits_of(-128)),
-        ("s_cvt_u32_f32", bits_of(-3.5), 0), ("s_cvt_u32_f32", bits_of(5e9), M32), ("s_cvt_i32_f32", bits_of(-3.7), -3 & M32),
-        ("s_cvt_i32_f32", bits_of(math.nan), 0), ("s_cvt_i32_f32", bits_of(-4e9), 1 << 31),
+        ("s_cvt_u32_f32", bits_of(-3.5), 0), ("s_cvt_u32_f32", bits_of(5e9), M32),
+        ("s_cvt_i32_f32", bits_of(-3.7), -3 & M32), ("s_cvt_i32_f32", bits_of(math.nan), 0),
+        ("s_cvt_i32_f32", bits_of(-4e9), 1 << 31),
     ]:  # fmt: skip
         assert execute("gfx1201", f"{name} s14, s10", source, 0)[0] == expected, name
     a, b = bits_of(1.5), bits_of(-2.0)
@@ -255,14 +263,19 @@ def test_float_conversions_and_multiply_add_of_gfx12() -> None:
     assert execute("gfx1201", "s_fmamk_f32 s14, s10, 0x41200000, s12", a, b)[0] == bits_of(13.0)
     for name, wanted in COMPARE.items():
         for x, y in FLOATS:
-            assert execute("gfx1201", f"s_cmp_{name}_f32 s10, s12", bits_of(x), bits_of(y))[2] == wanted(np.float32(x), np.float32(y))
+            assert execute("gfx1201", f"s_cmp_{name}_f32 s10, s12", bits_of(x), bits_of(y))[2] == wanted(
+                np.float32(x), np.float32(y)
+            )
 
 
 SAVE: list[tuple[str, Number]] = [
-    ("s_and_saveexec", lambda a, e: a & e), ("s_or_saveexec", lambda a, e: a | e), ("s_xor_saveexec", lambda a, e: a ^ e),
-    ("s_andn2_saveexec s_and_not1_saveexec", lambda a, e: a & ~e), ("s_orn2_saveexec s_or_not1_saveexec", lambda a, e: a | ~e),
+    ("s_and_saveexec", lambda a, e: a & e),
+    ("s_or_saveexec", lambda a, e: a | e),
+    ("s_xor_saveexec", lambda a, e: a ^ e),
+    ("s_andn2_saveexec s_and_not1_saveexec", lambda a, e: a & ~e),
+    ("s_orn2_saveexec s_or_not1_saveexec", lambda a, e: a | ~e),
     ("s_andn1_saveexec s_and_not0_saveexec", lambda a, e: ~a & e),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("names", "value"), SAVE, ids=[case[0].split()[0] for case in SAVE])
@@ -277,7 +290,9 @@ def test_saveexec(names: str, value: Number, mask: int) -> None:
         register, saved, exec_name = ("s[10:11]", "s[14:15]", "exec") if size == 64 else ("s10", "s14", "exec_lo")
         put = f"s_mov_b32 exec_lo, {before:#x}" + (f"\ns_mov_b32 exec_hi, {before:#x}" if size == 64 else "")
         read = "s_mov_b32 s16, exec_lo" + ("\ns_mov_b32 s15, exec_hi" if size == 64 else "")
-        code = f"{put}\n{name}_b{size} {saved}, {register}\n{read}\ns_cselect_b32 s10, 1, 0\ns_mov_b{size} {exec_name}, -1"
+        code = (
+            f"{put}\n{name}_b{size} {saved}, {register}\n{read}\ns_cselect_b32 s10, 1, 0\ns_mov_b{size} {exec_name}, -1"
+        )
         low, high, scc, new = execute(target, code + "\ns_cmp_eq_u32 s10, 1", source, 0)
         expected = value(source, old) % (1 << size)
         assert (low, new, scc) == (before, expected & M32, expected != 0)
@@ -297,35 +312,75 @@ def test_branches(branch: str, setup: str, taken: bool) -> None:
     assert execute("gfx942", code, 0, 0)[0] == (0 if taken else 7)
 
 
-@pytest.mark.parametrize(("target", "line"), [
-    ("gfx942", line) for line in (
-        "s_nop 0", "v_nop", "s_setprio 1", "s_sleep 1", "s_sched_barrier 0", "s_icache_inv", "s_dcache_inv", "s_dcache_wb",
-        "s_sethalt 0", "buffer_inv sc1", "buffer_wbl2 sc1", "buffer_wbinvl1", "s_waitcnt 0",
-        "s_waitcnt vmcnt(0) & lgkmcnt(0)", "s_waitcnt expcnt(0)",
-    )
-] + [
-    ("gfx1100", line) for line in (
-        "s_delay_alu instid0(VALU_DEP_1)", "s_clause 0x1", "s_sendmsg sendmsg(MSG_DEALLOC_VGPRS)",
-        "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 23, 1), 1", "buffer_gl0_inv", "buffer_gl1_inv",
-        "s_waitcnt_vscnt null, 0x0", "s_waitcnt_vmcnt null, 0x0", "s_waitcnt_lgkmcnt null, 0x0",
-        "s_waitcnt_depctr 0xfff", "s_set_inst_prefetch_distance 0x1", "s_wait_idle",
-    )
-] + [
-    ("gfx1201", line) for line in (
-        "s_wait_alu 0xfffd", "global_inv scope:SCOPE_DEV", "global_wb scope:SCOPE_DEV", "global_wbinv scope:SCOPE_DEV",
-        "s_wait_samplecnt 0x0", "s_wait_bvhcnt 0x0", "s_wait_storecnt_dscnt 0x0", "s_wait_expcnt 0x0", "s_code_end",
-        "s_prefetch_inst s[0:1], 0x0, null, 31",
-    )
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("gfx942", line)
+        for line in (
+            "s_nop 0",
+            "v_nop",
+            "s_setprio 1",
+            "s_sleep 1",
+            "s_sched_barrier 0",
+            "s_icache_inv",
+            "s_dcache_inv",
+            "s_dcache_wb",
+            "s_sethalt 0",
+            "buffer_inv sc1",
+            "buffer_wbl2 sc1",
+            "buffer_wbinvl1",
+            "s_waitcnt 0",
+            "s_waitcnt vmcnt(0) & lgkmcnt(0)",
+            "s_waitcnt expcnt(0)",
+        )
+    ]
+    + [
+        ("gfx1100", line)
+        for line in (
+            "s_delay_alu instid0(VALU_DEP_1)",
+            "s_clause 0x1",
+            "s_sendmsg sendmsg(MSG_DEALLOC_VGPRS)",
+            "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 23, 1), 1",
+            "buffer_gl0_inv",
+            "buffer_gl1_inv",
+            "s_waitcnt_vscnt null, 0x0",
+            "s_waitcnt_vmcnt null, 0x0",
+            "s_waitcnt_lgkmcnt null, 0x0",
+            "s_waitcnt_depctr 0xfff",
+            "s_set_inst_prefetch_distance 0x1",
+            "s_wait_idle",
+        )
+    ]
+    + [
+        ("gfx1201", line)
+        for line in (
+            "s_wait_alu 0xfffd",
+            "global_inv scope:SCOPE_DEV",
+            "global_wb scope:SCOPE_DEV",
+            "global_wbinv scope:SCOPE_DEV",
+            "s_wait_samplecnt 0x0",
+            "s_wait_bvhcnt 0x0",
+            "s_wait_storecnt_dscnt 0x0",
+            "s_wait_expcnt 0x0",
+            "s_code_end",
+            "s_prefetch_inst s[0:1], 0x0, null, 31",
+        )
+    ],
+)
 def test_scheduling_changes_no_register(target: str, line: str) -> None:
     assert execute(target, line, 1, 2, 3 | 4 << 32) == (3, 4, 0, 0)
 
 
-@pytest.mark.parametrize(("line", "why"), [
-    ("s_sendmsg sendmsg(MSG_INTERRUPT)", "MSG_DEALLOC_VGPRS"),
-    ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 3", "bit 23"),
-    ("s_waitcnt bogus(1)", "named counters"), ("s_add_u32 s4, s5", "3 operands"), ("s_add_u32 5, s5, s6", "cannot be written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("s_sendmsg sendmsg(MSG_INTERRUPT)", "MSG_DEALLOC_VGPRS"),
+        ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 3", "bit 23"),
+        ("s_waitcnt bogus(1)", "named counters"),
+        ("s_add_u32 s4, s5", "3 operands"),
+        ("s_add_u32 5, s5, s6", "cannot be written"),
+    ],
+)
 def test_what_is_refused(line: str, why: str) -> None:
     with pytest.raises(amdgpu_sim.UnsupportedInstructionError, match=why):
         execute("gfx942", line, 0, 0)
