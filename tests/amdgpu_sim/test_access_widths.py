@@ -185,7 +185,8 @@ ATOMICS: list[tuple[str, str, Any, Callable[[int, int], int]]] = [
     ("swap", "swap_b32", np.uint32, lambda a, b: b), ("swap_x2", "swap_b64", np.uint64, lambda a, b: b),
     ("add_x2", "add_u64", np.uint64, lambda a, b: a + b),
     ("add_f32", "add_f32", np.float32, number(np.float32, lambda a, b: a + b)),
-    ("", "max_num_f32", np.float32, number(np.float32, np.fmax)), ("", "min_num_f32", np.float32, number(np.float32, np.fmin)),
+    ("", "max_num_f32", np.float32, number(np.float32, np.fmax)),
+    ("", "min_num_f32", np.float32, number(np.float32, np.fmin)),
     ("max_f32", "", np.float32, number(np.float32, np.fmax)), ("min_f32", "", np.float32, number(np.float32, np.fmin)),
     ("add_f64", "", np.float64, number(np.float64, lambda a, b: a + b)),
     ("max_f64", "", np.float64, number(np.float64, np.fmax)), ("min_f64", "", np.float64, number(np.float64, np.fmin)),
@@ -213,8 +214,8 @@ def test_atomics(target: str, space: str, shared: int) -> None:
     """``shared`` lanes use one place and are served in their order."""
     lanes = amdgpu_sim.TARGETS[target].wave_size
     random = np.random.default_rng(1)
-    for names in ATOMICS:
-        name, dtype, step = names[0 if target == "gfx942" else 1], names[2], names[3]
+    for old_name, new_name, dtype, step in ATOMICS:
+        name = old_name if target == "gfx942" else new_name
         if not name:
             continue
         words: Any = np.uint64 if np.dtype(dtype).itemsize == 8 else np.uint32
