@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from amdgpu_sim.decoding import Instruction
 from amdgpu_sim.definedness import check_sinks, execute_checked
 from amdgpu_sim.entry_state import make_waves, pack_arguments
 from amdgpu_sim.errors import DeadlockError, KernelError, MissingWaitError, UnsupportedStateError
 from amdgpu_sim.instructions.control import branch_taken
 from amdgpu_sim.local_memory import LocalMemory
 from amdgpu_sim.memory import GlobalMemory
+from amdgpu_sim.process_pool import run_in_processes
 from amdgpu_sim.program import BasicBlock, Program
 from amdgpu_sim.report import RunReport
 from amdgpu_sim.wait_counters import WaitChecker
@@ -36,6 +38,7 @@ def launch(
     check_races: bool = True,
     waves_per_batch: int = 32,
     max_instructions: int = 10**9,
+    processes: int = 1,
 ) -> RunReport:
     """Run ``program`` over ``grid`` work-groups of ``workgroup`` work-items (x, y, z each).
 
@@ -43,33 +46,51 @@ def launch(
     (null) or raw bytes; ``memory`` holds further allocations, to which addresses given as integers may
     point. ``lds_bytes`` is the LDS of a work-group (default: what the kernel declares). ``seed`` shuffles
     work-groups and waves; with ``lockstep`` false every wave runs on its own, interleaved by the seed.
-    ``max_instructions`` bounds the wave-instructions. Raises a :class:`KernelError` subclass at the first
+    ``max_instructions`` bounds the wave-instructions of a batch. ``processes`` share the work-groups (see
+    :mod:`amdgpu_sim.process_pool`). Raises a :class:`KernelError` subclass at the first
     mistake of the kernel.
     """
+    if processes < 1:
+        raise ValueError(f"processes: {processes} given, at least 1 expected")
     memory = memory or GlobalMemory()
     grid, workgroup = ([*shape, 1, 1][:3] for shape in (grid, workgroup))
     kernarg = pack_arguments(program.kernel, grid, workgroup, arguments, memory)
     memory.add(kernarg.ctypes.data, kernarg, "the kernel's arguments", writable=False)
     ids = np.array([(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])], np.int64)
     ids = ids.reshape(-1, 3)
-    chooser = random.Random(seed)
     if seed is not None:
         ids = ids[np.random.default_rng(seed).permutation(len(ids))]
     waves_each = -(-(workgroup[0] * workgroup[1] * workgroup[2]) // program.target.wave_size)
-    if waves_each > _MAX_LDS_WAVES:
-        check_races = False
+    races = check_races and 1 < waves_each <= _MAX_LDS_WAVES
     together = max(1, waves_per_batch // waves_each)
-    report = RunReport(program)
+    place = np.array([1, grid[0], grid[0] * grid[1]])
     size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
     waits = WaitChecker(program.target, program.instructions) if check_waits else None
-    with np.errstate(all="ignore"):
-        for begin in range(0, len(ids), together):
-            groups = ids[begin : begin + together]
-            lds = LocalMemory(len(groups), size, check_races and waves_each > 1)
-            batch = Batch(program, groups, memory, lds, waits, report, max_instructions)
-            batch.run(make_waves(program, groups, workgroup, kernarg), chooser, seed is not None, lockstep)
-    report.waves = len(ids) * waves_each
+
+    def run(some: Array) -> RunReport:
+        report = RunReport(program, len(ids) * waves_each)
+        chooser = random.Random(seed)
+        with np.errstate(all="ignore"):
+            for begin in range(0, len(some), together):
+                groups = some[begin : begin + together]
+                lds = LocalMemory(len(groups), size, races, check_waits and (races or _loads_to_lds(program)))
+                batch = Batch(program, groups, memory, lds, waits, report, max_instructions)
+                waves = make_waves(program, groups, workgroup, kernarg)
+                waves.number = (groups @ place)[waves.group] * waves_each + waves.wave
+                batch.run(waves, chooser, seed is not None, lockstep)
+        return report
+
+    parts = [ids[n::processes] for n in range(min(processes, len(ids)))]
+    if len(parts) <= 1:
+        return run(ids)
+    report = RunReport(program, len(ids) * waves_each)
+    for counts in run_in_processes(parts, memory, lambda some: run(some).arrays()):
+        report.merge(counts)
     return report
+
+
+def _loads_to_lds(program: Program) -> bool:
+    return any(instruction.lds_store == 1 for instruction in program.instructions)
 
 
 class Batch:
@@ -88,6 +109,7 @@ class Batch:
         """``groups`` are the (n, 3) ids; ``budget`` bounds the wave-instructions."""
         self.program, self.groups, self.memory, self.lds = program, groups, memory, lds
         self.waits, self.report, self.budget = waits, report, budget
+        self._fills_lds = {id(i): n for n, i in enumerate(program.instructions)} if _loads_to_lds(program) else {}
 
     @staticmethod
     def unsupported_state(what: str) -> UnsupportedStateError:
@@ -128,6 +150,8 @@ class Batch:
 
     def _release(self, parked: list[Waves], lockstep: bool) -> list[Waves]:
         """Every wave that still lives stands at a barrier: let them pass."""
+        if self.waits and self.lds.follow_stores:
+            self.lds.publish([(bundle, self.waits.open_lds_stores(bundle.wait_state)) for bundle in parked])
         self.lds.pass_barrier(np.unique(np.concatenate([bundle.group for bundle in parked])))
         for bundle in parked:
             bundle.position = ~bundle.position
@@ -143,7 +167,7 @@ class Batch:
         """Execute one block; the bundles to continue with, position negative (inverted) if at a barrier."""
         number = w.position
         block = self.program.blocks[number]
-        self.report.count(number, w.count)
+        self.report.count(number, w)
         self.budget -= w.count * (block.end - block.begin)
         if self.budget < 0:
             raise DeadlockError("instruction budget exhausted: the kernel does not end")
@@ -151,6 +175,7 @@ class Batch:
         if self.waits:
             self._check_waits(w, block)
         if block.kind == "end":
+            self.lds.leave(w)
             return []
         if block.kind == "barrier":
             w.position = ~block.follow
@@ -159,6 +184,13 @@ class Batch:
             return self._branch(w, block)
         w.position = block.follow
         return [w]
+
+    def loads_to_lds_in_flight(self, w: Waves, instruction: Instruction) -> int:
+        """Loads straight to LDS that may still be in flight when ``w`` executes ``instruction``."""
+        if not self._fills_lds or self.waits is None or not self.lds.follow_stores:
+            return 0
+        begin = self.program.blocks[w.position].begin
+        return self.waits.open_lds_stores(w.wait_state, begin, self._fills_lds[id(instruction)])[1]
 
     def _execute(self, w: Waves, block: BasicBlock) -> None:
         position = block.begin - 1

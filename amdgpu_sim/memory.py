@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +59,16 @@ def undefined_registers(flags: Array) -> Array | None:
 
 
 class GlobalMemory:
-    """The allocations of one launch, found by address. Every access must lie inside one of them."""
+    """The allocations of one launch, found by address. Every access must lie inside one of them.
+
+    Atomics hold ``exclusive`` from their load to their store.
+    """
 
     def __init__(self) -> None:
         """Nothing is allocated."""
         self._starts: list[int] = []
         self._blocks: list[tuple[int, int, Block, str, bool]] = []
+        self.exclusive: AbstractContextManager[Any] = nullcontext()
 
     def add(self, address: int, data: Array, name: str, writable: bool = True) -> None:
         """Make ``data`` (uint8) visible at ``address``; an allocation that is already there is kept."""
@@ -79,6 +86,35 @@ class GlobalMemory:
         """Make ``size`` bytes of this process's memory visible at their own address."""
         if size:
             self.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name, writable)
+
+    def replace_writable(self, copy: Callable[[Array], Array]) -> list[tuple[int, int, Block, str, bool]]:
+        """Put ``copy(data)`` in the place of every writable allocation's bytes; returns what :meth:`restore` takes.
+
+        Allocations that overlap share one copy.
+        """
+        originals = list(self._blocks)
+        regions: list[list[int]] = []
+        for start, end, _, _, writable in originals:
+            if writable and regions and start < regions[-1][1]:
+                regions[-1][1] = max(regions[-1][1], end)
+            elif writable:
+                regions.append([start, end])
+        copies = [(start, copy(np.zeros(end - start, np.uint8))) for start, end in regions]
+        for number, (start, end, block, name, writable) in enumerate(originals):
+            if writable:
+                base, data = copies[bisect.bisect_right(regions, [start, 1 << 64]) - 1]
+                part = data[start - base : end - base]
+                part[:] = block.bytes
+                self._blocks[number] = (start, end, Block(part), name, writable)
+        return originals
+
+    def restore(self, originals: list[tuple[int, int, Block, str, bool]]) -> None:
+        """Copy the bytes back into the allocations that :meth:`replace_writable` replaced."""
+        for (_, _, block, _, writable), original in zip(self._blocks, originals, strict=True):
+            if writable:
+                original[2].bytes[:] = block.bytes
+        self._blocks = originals
+        self.exclusive = nullcontext()
 
     def _find(self, low: int, high: int) -> tuple[int, int, Block, str, bool] | None:
         place = bisect.bisect_right(self._starts, low) - 1

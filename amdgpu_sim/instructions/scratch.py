@@ -11,6 +11,8 @@ from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import OutOfBoundsError
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    LOAD_NAMES,
+    STORE_NAMES,
     Access,
     count_load,
     count_store,
@@ -42,6 +44,7 @@ def _places(w: Waves, offsets: Array, size: int, what: str) -> tuple[Array, Arra
 def scratch_load(w: Waves, offsets: Array, access: Access, target: int) -> None:
     """Load from the private memory of the active lanes."""
     place = _places(w, offsets, access.size, "load")
+    w.machine.report.count_bytes("scratch_load", w, w.active, access.size)
     write_loaded(w, target, access, w.active, np.ascontiguousarray(w.scratch[place]))
     define_loaded(w, target, access.registers, w.active, undefined_registers(w.scratch_undefined[place]))
 
@@ -49,6 +52,7 @@ def scratch_load(w: Waves, offsets: Array, access: Access, target: int) -> None:
 def scratch_store(w: Waves, offsets: Array, access: Access, source: int) -> None:
     """Store to the private memory of the active lanes."""
     place = _places(w, offsets, access.size, "store")
+    w.machine.report.count_bytes("scratch_store", w, w.active, access.size)
     w.scratch[place] = read_stored(w, source, access, w.active)
     undefined = undefined_rows(w, source, access.registers, w.active)
     w.scratch_undefined[place] = False if undefined is None else undefined_bytes(undefined, access.size)
@@ -72,12 +76,12 @@ def _offsets(d: Decoding, vector: int, scalar: int) -> Callable[[Waves], Array]:
     return offsets
 
 
-def _define(name: str, access: Access) -> None:
+def _define_load(name: str, access: Access) -> None:
     @instruction(f"scratch_load_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
-        d.instruction.category = "scratch_load"
+        d.instruction.category, d.instruction.bytes_per_lane = "scratch_load", access.size
         offsets = _offsets(d, 1, 2)
         target = d.destination(0, access.registers, "v")
         count_load(d)
@@ -88,11 +92,13 @@ def _define(name: str, access: Access) -> None:
         d.instruction.propagate = execute
         return execute
 
+
+def _define_store(name: str, access: Access) -> None:
     @instruction(f"scratch_store_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
-        d.instruction.category = "scratch_store"
+        d.instruction.category, d.instruction.bytes_per_lane = "scratch_store", access.size
         offsets = _offsets(d, 0, 2)
         span = d.span(1, access.registers)
         if span is None or span.kind != "v":
@@ -107,10 +113,7 @@ def _define(name: str, access: Access) -> None:
         return execute
 
 
-for _name in ("dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte",
-"short",
-              "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16", "d16_b16",
-              "d16_hi_b16", "d16_u8",
-              "short_d16", "short_d16_hi"):  # fmt: skip
-    if _access := parse_access(_name):
-        _define(_name, _access)
+for _name in LOAD_NAMES:
+    _define_load(_name, parse_access(_name))
+for _name in STORE_NAMES:
+    _define_store(_name, parse_access(_name))

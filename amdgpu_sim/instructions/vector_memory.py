@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from amdgpu_sim.bank_conflicts import BankCounter
 from amdgpu_sim.decoding import Decoding, Execute, Span, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    LOAD_NAMES,
+    STORE_NAMES,
     Access,
     count_load,
     count_store,
@@ -93,6 +96,7 @@ def _load(d: Decoding, access: Access, addressing: Addressing, number: int = 0) 
             return
         addresses, where = addressing(w)
         data = w.machine.memory.load(w, where, addresses, access.size)
+        w.machine.report.count_bytes("global_load", w, where, access.size)
         active = w.active
         if where is not active and len(addresses) != int(active.sum()):
             filled = np.zeros((int(active.sum()), access.size), np.uint8)
@@ -122,6 +126,7 @@ def _store(d: Decoding, access: Access, addressing: Addressing, number: int) -> 
         addresses, where = addressing(w)
         require_defined(w, source, access.registers, where, "stored value")
         w.machine.memory.store(w, where, addresses, read_stored(w, source, chosen, where))
+        w.machine.report.count_bytes("global_store", w, where, access.size)
 
     d.instruction.propagate = execute
     return execute
@@ -132,7 +137,9 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
     offset = d.modifier("offset", 0)
     lane = np.arange(d.target.wave_size)
     d.instruction.sinks.append((Span("s", M0), "LDS base in m0"))
+    d.instruction.lds_store = 1
     count_load(d)
+    banks = BankCounter(d.target, access.size, True)
 
     def execute(w: Waves) -> None:
         addresses, where = addressing(w)
@@ -141,25 +148,21 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
         data[where[active]] = w.machine.memory.load(w, where, addresses, access.size)
         place = np.broadcast_to(w.s[M0].astype(np.int64) + offset + lane * access.size, active.shape)
         offsets = w.machine.lds.offsets(w, active, place, access.size, "direct store")
-        w.machine.lds.store(w, active, offsets, data, None)
+        w.machine.report.count_bytes("global_load", w, where, access.size)
+        w.machine.report.count_lds_cycles("lds_write", w, *banks(place, active))
+        w.lds_stores[:, 1] += 1
+        w.machine.lds.store(w, active, offsets, data, sequence=1)
 
     return execute
 
 
-def _define(name: str, access: Access) -> None:
+def _define_load(name: str, access: Access) -> None:
     @instruction(f"global_load_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
         d.instruction.category, d.instruction.bytes_per_lane = "global_load", access.size
         return _load(d, access, global_addressing(d, 1, 2))
-
-    @instruction(f"global_store_{name}")
-    def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
-        return _store(d, access, global_addressing(d, 0, 2), 1)
 
     @instruction(f"buffer_load_{name}")
     def _(d: Decoding) -> Execute:
@@ -171,6 +174,15 @@ def _define(name: str, access: Access) -> None:
             return _load_to_lds(d, access, BufferAddressing(d, resource, access.size))
         return _load(d, access, BufferAddressing(d, resource, access.size))
 
+
+def _define_store(name: str, access: Access) -> None:
+    @instruction(f"global_store_{name}")
+    def _(d: Decoding) -> Execute:
+        d.parse_operands()
+        d.ignore(*CACHE_HINTS)
+        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
+        return _store(d, access, global_addressing(d, 0, 2), 1)
+
     @instruction(f"buffer_store_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
@@ -179,15 +191,10 @@ def _define(name: str, access: Access) -> None:
         return _store(d, access, BufferAddressing(d, len(d.operands) - 2, access.size), 0)
 
 
-for _name in ("dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte",
-"short",
-              "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16",
-              "ubyte_d16", "ubyte_d16_hi", "sbyte_d16", "sbyte_d16_hi", "short_d16",
-              "short_d16_hi", "byte_d16_hi",
-              "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8", "d16_b16", "d16_hi_b16",
-              "d16_hi_b8"):  # fmt: skip
-    if _access := parse_access(_name):
-        _define(_name, _access)
+for _name in LOAD_NAMES:
+    _define_load(_name, parse_access(_name))
+for _name in STORE_NAMES:
+    _define_store(_name, parse_access(_name))
 
 
 def _define_global_to_lds(name: str, access: Access) -> None:
@@ -200,5 +207,4 @@ def _define_global_to_lds(name: str, access: Access) -> None:
 
 
 for _name in ("dword", "dwordx3", "dwordx4"):
-    if _access := parse_access(_name):
-        _define_global_to_lds(_name, _access)
+    _define_global_to_lds(_name, parse_access(_name))
