@@ -35,7 +35,7 @@ def _exact(x: float, y: float, z: float) -> float:
     try:
         return float(total)
     except OverflowError:
-        return float(np.copysign(np.inf, total))
+        return float(np.inf if total > 0 else -np.inf)
 
 
 vector("v_fma_f64", "f64", "f64 f64 f64", fma64, _CATEGORY)

@@ -43,9 +43,12 @@ def test_failed_launch_blocks_the_device_until_it_is_raised(load: Load) -> None:
 
 
 def test_error_is_not_lost_behind_an_exception_of_the_caller(load: Load) -> None:
-    with pytest.raises(amdgpu_sim.OutOfBoundsError) as caught, amdgpu_sim.hip_device("gfx942"):
-        code = load("mistakes.hip").overrun(64, 65)
-        raise RuntimeError(f"HIP error {code}")
+    def caller() -> None:
+        with amdgpu_sim.hip_device("gfx942"):
+            raise RuntimeError(f"HIP error {load('mistakes.hip').overrun(64, 65)}")
+
+    with pytest.raises(amdgpu_sim.OutOfBoundsError) as caught:
+        caller()
     assert "HIP error 719" in str(caught.value.__context__)
 
 
