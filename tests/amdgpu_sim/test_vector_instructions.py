@@ -407,3 +407,20 @@ def test_wide_shifts_and_multiply_add() -> None:
     result = compute("gfx942", "v_mad_u64_u32 v[20:21], s[10:11], v12, v12, v[10:11]", low, high, other, outputs=2)
     product = other.astype(np.uint64) ** 2 + value
     assert np.array_equal(result[0] | result[1].astype(np.uint64) << 32, product)
+
+
+@pytest.mark.parametrize("name", ["mac", "mad", "madmk", "madak"])
+def test_multiply_add_that_rounds_twice(name: str) -> None:
+    a, b, c = floats(0), floats(1), floats(2)
+    constant = np.float32(0.1)
+    factor, addend = {"madmk": (constant, b), "madak": (b, constant)}.get(name, (b, c))
+    sources = {
+        "mac": "v10, v11",
+        "mad": "v10, v11, v12",
+        "madmk": "v10, 0x3dcccccd, v11",
+        "madak": "v10, v11, 0x3dcccccd",
+    }
+    code = f"v_mov_b32_e32 v20, v12\nv_{name}_f32 v20, {sources[name]}"
+    with np.errstate(all="ignore"):
+        expected = a * factor + addend
+    np.testing.assert_array_equal(compute("gfx90a", code, a, b, c)[0].view(np.float32), expected)
