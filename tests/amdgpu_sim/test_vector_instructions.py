@@ -424,3 +424,14 @@ def test_multiply_add_that_rounds_twice(name: str) -> None:
     with np.errstate(all="ignore"):
         expected = a * factor + addend
     np.testing.assert_array_equal(compute("gfx90a", code, a, b, c)[0].view(np.float32), expected)
+
+
+def test_arithmetic_shift_of_half_words_and_of_a_byte() -> None:
+    count, value = words(0), words(1)
+    low, shifts = value.astype(np.uint16).view(np.int16).astype(np.int64), (count & 15).astype(np.int64)
+    plain = compute("gfx942", "v_ashrrev_i16_e32 v20, v10, v11", count, value)[0]
+    assert np.array_equal(plain, np.array([int(x) // 2 ** int(n) % 2**16 for x, n in zip(low, shifts, strict=True)]))
+    selects = "dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:DWORD src1_sel:BYTE_1"
+    byte = compute("gfx942", f"v_ashrrev_i16_sdwa v20, v10, sext(v11) {selects}", count, value)[0]
+    signed = (value >> np.uint32(8)).astype(np.uint8).view(np.int8).astype(np.int64)
+    assert np.array_equal(byte, np.array([int(x) // 2 ** int(n) % 2**16 for x, n in zip(signed, shifts, strict=True)]))
