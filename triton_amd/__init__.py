@@ -1,1 +1,1 @@
-"""The place of the Triton kernels, installed as ``flash_attn.triton_amd``; this version has none."""
+"""Attention in Triton, for AMD GPUs first; installed as ``flash_attn.triton_amd``."""

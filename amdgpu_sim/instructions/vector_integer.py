@@ -148,6 +148,9 @@ vector("v_min3_u32", "u32", "u32 u32 u32", lambda a, b, c: np.minimum(np.minimum
 vector("v_max3_u32", "u32", "u32 u32 u32", lambda a, b, c: np.maximum(np.maximum(a, b), c))
 vector("v_min3_i32", "i32", "i32 i32 i32", lambda a, b, c: np.minimum(np.minimum(a, b), c))
 vector("v_max3_i32", "i32", "i32 i32 i32", lambda a, b, c: np.maximum(np.maximum(a, b), c))
+for kind in ("i32", "u32"):
+    vector(f"v_maxmin_{kind}", kind, f"{kind} {kind} {kind}", lambda a, b, c: np.minimum(np.maximum(a, b), c))
+    vector(f"v_minmax_{kind}", kind, f"{kind} {kind} {kind}", lambda a, b, c: np.maximum(np.minimum(a, b), c))
 vector("v_med3_i32", "i32", "i32 i32 i32", _median)
 vector("v_med3_u32", "u32", "u32 u32 u32", _median)
 vector("v_sad_u32", "u32", "u32 u32 u32", lambda a, b, c: np.maximum(a, b) - np.minimum(a, b) + c)
