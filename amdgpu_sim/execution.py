@@ -54,7 +54,9 @@ def launch(
         raise ValueError(f"processes: {processes} given, at least 1 expected")
     memory = memory or GlobalMemory()
     grid, workgroup = ([*shape, 1, 1][:3] for shape in (grid, workgroup))
-    kernarg = pack_arguments(program.kernel, grid, workgroup, arguments, memory)
+    size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
+    dynamic_lds = size - program.facts.lds_bytes
+    kernarg = pack_arguments(program.kernel, grid, workgroup, arguments, memory, dynamic_lds)
     memory.add(kernarg.ctypes.data, kernarg, "the kernel's arguments", writable=False)
     ids = np.array([(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])], np.int64)
     ids = ids.reshape(-1, 3)
@@ -64,7 +66,6 @@ def launch(
     races = check_races and 1 < waves_each <= _MAX_LDS_WAVES
     together = max(1, waves_per_batch // waves_each)
     place = np.array([1, grid[0], grid[0] * grid[1]])
-    size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
     waits = WaitChecker(program.target, program.instructions) if check_waits else None
 
     def run(some: Array) -> RunReport:
