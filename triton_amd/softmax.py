@@ -46,6 +46,6 @@ def normaliser(row_max, row_sum):
 
 @triton.jit
 def recompute_probs(logits, factor, lse):
-    """Normalised probabilities from the natural log-sum-exp; 0 in rows that saw no key."""
+    """Normalised probabilities from the natural log-sum-exp, which broadcasts; 0 in rows that saw no key."""
     shift = tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
-    return tl.exp2(logits * factor - shift[:, None])
+    return tl.exp2(logits * factor - shift)
