@@ -41,7 +41,7 @@ def compare_backward(case: AttentionCase, config: BackwardConfig | None = None) 
     result = testing.ReferenceBackend().forward(spec, inputs)
     dout, dlse = testing._output_gradients(result.out, result.softmax_lse, case)
     config = config or default_backward_config(problem)
-    dq, dk, dv, softmax_d = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, config)
+    dq, dk, dv, _ = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, config)
     return _compared(case, spec, inputs, {"dq": dq, "dk": dk, "dv": dv})
 
 
