@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .backward_dkdv import attn_bwd_dkdv_kernel
 from .backward_dq import attn_bwd_dq_kernel
-from .backward_preprocess import softmax_d_kernel
+from .backward_preprocess import attn_bwd_preprocess_kernel
 from .launch import Launch
 from .problem import Problem, needs_wide_offsets, strides
 from .tuning import BackwardConfig, BackwardTile
@@ -63,6 +63,7 @@ def backward_launches(
         "dout_ptr": dout,
         "lse_ptr": softmax_lse,
         "softmax_d_ptr": softmax_d,
+        "shift_ptr": torch.empty_like(softmax_lse),
         "stride_lse_b": 0 if packed else softmax_lse.stride(0),
         "stride_lse_h": softmax_lse.stride(-2),
         "nheads_k": problem.nheads_k,
@@ -83,7 +84,7 @@ def backward_launches(
         "BLOCK_M": block_m,
     }
     return [
-        Launch(softmax_d_kernel, (blocks * problem.nheads_q * batches,), preprocess, {"num_warps": 4}),
+        Launch(attn_bwd_preprocess_kernel, (blocks * problem.nheads_q * batches,), preprocess, {"num_warps": 4}),
         _dkdv_launch(problem, shared, dk, dv, config),
         _dq_launch(problem, shared, dq, config),
     ]

@@ -20,7 +20,7 @@ from .work_order import tile_of_program
 def _gather_from_rows(
     dk, dv, k, v, begin, end,
     first_key, seqlen_q, seqlen_k,
-    q_ptr, dout_ptr, lse_ptr, softmax_d_ptr, q_offsets, dout_offsets, stride_qs, stride_dos,
+    q_ptr, dout_ptr, shift_ptr, softmax_d_ptr, q_offsets, dout_offsets, stride_qs, stride_dos,
     slope, scale_log2, softcap_log2, window_left, window_right,
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
@@ -34,14 +34,14 @@ def _gather_from_rows(
         q = load_tile(q_ptr + row_wide * stride_qs, q_offsets, rows_left, MASKED, HEAD_DIM, BLOCK_M, BLOCK_D)
         rows = first + tl.arange(0, BLOCK_M)
         if MASKED:
-            lse = tl.load(lse_ptr + rows, mask=rows < seqlen_q, other=float("-inf"))
+            shift = tl.load(shift_ptr + rows, mask=rows < seqlen_q, other=float("inf"))
             softmax_d = tl.load(softmax_d_ptr + rows, mask=rows < seqlen_q, other=0.0)
         else:
-            lse = tl.load(lse_ptr + rows)
+            shift = tl.load(shift_ptr + rows)
             softmax_d = tl.load(softmax_d_ptr + rows)
         scores = tl.dot(k, tl.trans(q), input_precision="ieee")
         probs = tile_probs(
-            scores, lse[None, :], rows[None, :], cols, seqlen_q, seqlen_k,
+            scores, shift[None, :], rows[None, :], cols, seqlen_q, seqlen_k,
             slope, scale_log2, softcap_log2, window_left, window_right,
             HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
@@ -63,7 +63,7 @@ def _gather_from_rows(
 
 @triton.jit
 def attn_bwd_dkdv_kernel(
-    dout_ptr, lse_ptr, softmax_d_ptr, dk_ptr, dv_ptr,
+    dout_ptr, shift_ptr, softmax_d_ptr, dk_ptr, dv_ptr,
     stride_dob, stride_dos, stride_doh, stride_lse_b, stride_lse_h,
     stride_dkb, stride_dks, stride_dkh, stride_dvb, stride_dvs, stride_dvh, num_blocks,
     q_ptr, k_ptr, v_ptr,
@@ -100,7 +100,7 @@ def attn_bwd_dkdv_kernel(
     dout_offsets = tile_offsets(stride_dos, BLOCK_M, BLOCK_DV, WIDE_OFFSETS)
     q_ptr += batch_wide * stride_qb + query_start * stride_qs
     dout_ptr += batch_wide * stride_dob + query_start * stride_dos
-    lse_ptr += batch_wide * stride_lse_b + query_start
+    shift_ptr += batch_wide * stride_lse_b + query_start
     softmax_d_ptr += batch_wide * stride_lse_b + query_start
 
     dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
@@ -124,7 +124,7 @@ def attn_bwd_dkdv_kernel(
                 full_begin if part == 0 else full_end if part == 1 else end,
                 first_key, seqlen_q, seqlen_k,
                 q_ptr + head_wide * stride_qh, dout_ptr + head_wide * stride_doh,
-                lse_ptr + head_wide * stride_lse_h, softmax_d_ptr + head_wide * stride_lse_h,
+                shift_ptr + head_wide * stride_lse_h, softmax_d_ptr + head_wide * stride_lse_h,
                 q_offsets, dout_offsets, stride_qs, stride_dos,
                 slope, scale_log2, softcap_log2, window_left, window_right,
                 rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,

@@ -14,7 +14,7 @@ from .work_order import tile_of_program
 
 @triton.jit
 def _gather_from_keys(
-    dq, q, dout, lse, softmax_d, begin, end,
+    dq, q, dout, shift, softmax_d, begin, end,
     first_row, seqlen_q, seqlen_k, k_ptr, v_ptr, k_offsets, v_offsets, stride_ks, stride_vs,
     slope, scale_log2, softcap_log2, window_left, window_right,
     rng_state, batch_head, dropout_threshold, dropout_scale,
@@ -31,7 +31,7 @@ def _gather_from_keys(
         cols = first + tl.arange(0, BLOCK_N)[None, :]
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         probs = tile_probs(
-            scores, lse[:, None], rows, cols, seqlen_q, seqlen_k,
+            scores, shift[:, None], rows, cols, seqlen_q, seqlen_k,
             slope, scale_log2, softcap_log2, window_left, window_right,
             HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
@@ -48,7 +48,7 @@ def _gather_from_keys(
 
 @triton.jit
 def attn_bwd_dq_kernel(
-    dout_ptr, lse_ptr, softmax_d_ptr, dq_ptr,
+    dout_ptr, shift_ptr, softmax_d_ptr, dq_ptr,
     stride_dob, stride_dos, stride_doh, stride_lse_b, stride_lse_h, stride_dqb, stride_dqs, stride_dqh, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
@@ -85,7 +85,7 @@ def attn_bwd_dq_kernel(
         q = (-q).to(q.dtype)
     lines = tl.arange(0, BLOCK_M)
     row_numbers = batch_wide * stride_lse_b + head_wide * stride_lse_h + row_wide
-    lse = tl.load(lse_ptr + row_numbers + lines, mask=lines < rows_left, other=float("-inf"))
+    shift = tl.load(shift_ptr + row_numbers + lines, mask=lines < rows_left, other=float("inf"))
     softmax_d = tl.load(softmax_d_ptr + row_numbers + lines, mask=lines < rows_left, other=0.0)
     slope = None
     if alibi_slopes is not None:
@@ -101,7 +101,7 @@ def attn_bwd_dq_kernel(
     # Left edge of a window, blocks without a mask, right edge.
     for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
         dq = _gather_from_keys(
-            dq, q, dout, lse, softmax_d,
+            dq, q, dout, shift, softmax_d,
             begin if part == 0 else full_begin if part == 1 else full_end,
             full_begin if part == 0 else full_end if part == 1 else end,
             first_row, seqlen_q, seqlen_k, k_ptr, v_ptr, k_offsets, v_offsets, stride_ks, stride_vs,

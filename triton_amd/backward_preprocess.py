@@ -1,21 +1,22 @@
-"""What the backward needs of every row before it starts: ``softmax_d = rowsum(dout * out) - dlse``."""
+"""What the backward needs of every row: ``softmax_d = rowsum(dout * out) - dlse``, and the shift of its exponents."""
 
 import triton
 import triton.language as tl
 
+from .softmax import recompute_shift
 from .tiles import load_tile, tile_offsets
 from .work_order import tile_of_program
 
 
 @triton.jit
-def softmax_d_kernel(
-    out_ptr, dout_ptr, dlse_ptr, softmax_d_ptr,
+def attn_bwd_preprocess_kernel(
+    out_ptr, dout_ptr, lse_ptr, dlse_ptr, softmax_d_ptr, shift_ptr,
     stride_ob, stride_os, stride_oh, stride_dob, stride_dos, stride_doh,
     stride_dlse_b, stride_dlse_h, stride_dlse_s, stride_lse_b, stride_lse_h,
     num_blocks, rows_q, nheads_q,
     HEAD_DIM_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, WIDE_OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """``softmax_d`` of ``BLOCK_M`` rows of one head; packed sequences are the rows of one batch."""
+    """``softmax_d`` and shift of ``BLOCK_M`` rows of one head; packed sequences are the rows of one batch."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, 1, False)
     batch_wide, head_wide = batch.to(tl.int64), head.to(tl.int64)
     first_row = (block * BLOCK_M).to(tl.int64)
@@ -47,5 +48,7 @@ def softmax_d_kernel(
         softmax_d -= tl.load(dlse_ptr + rows.to(tl.int64) * stride_dlse_s, mask=rows < rows_left, other=0.0).to(
             tl.float32
         )
-    softmax_d_ptr += batch_wide * stride_lse_b + head_wide * stride_lse_h + first_row
-    tl.store(softmax_d_ptr + rows, softmax_d, mask=rows < rows_left)
+    row_numbers = batch_wide * stride_lse_b + head_wide * stride_lse_h + first_row
+    lse = tl.load(lse_ptr + row_numbers + rows, mask=rows < rows_left, other=0.0)
+    tl.store(shift_ptr + row_numbers + rows, recompute_shift(lse), mask=rows < rows_left)
+    tl.store(softmax_d_ptr + row_numbers + rows, softmax_d, mask=rows < rows_left)

@@ -15,7 +15,7 @@ from .softmax import recompute_probs
 
 @triton.jit
 def tile_probs(
-    scores, lse, rows, cols, seqlen_q, seqlen_k, slope, scale_log2, softcap_log2, window_left, window_right,
+    scores, shift, rows, cols, seqlen_q, seqlen_k, slope, scale_log2, softcap_log2, window_left, window_right,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Probabilities (fp32) before dropout; without ``MASKED`` every row sees every key of the tile."""
@@ -26,7 +26,7 @@ def tile_probs(
             rows, cols, diagonal, seqlen_q, seqlen_k, window_left, window_right, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT
         )
         logits = tl.where(visible, logits, float("-inf"))
-    return recompute_probs(logits, factor, lse)
+    return recompute_probs(logits, factor, shift)
 
 
 @triton.jit
