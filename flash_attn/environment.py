@@ -43,7 +43,7 @@ SIMULATE = Variable(
     "FLASH_ATTENTION_SIMULATE",
     " | ".join(SIMULATED_TARGETS),
     "none",
-    "Run the triton backend on CPU tensors, as this architecture's machine code in amdgpu_sim; `auto` then means triton "
+    "Run the triton backend on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then means triton "
     "for them. For tests, from a checkout. Read once, when a backend is first chosen.",
 )
 VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE)

@@ -106,8 +106,13 @@ class Backend(ABC):
 
     @property
     def device_type(self) -> str:
-        """Kind of device whose tensors this backend is made for; PyTorch calls AMD's GPUs ``cuda`` too."""
+        """Kind of device whose tensors this backend takes here; PyTorch calls AMD's GPUs ``cuda`` too."""
         return "cuda"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether kernels made for a GPU are simulated or interpreted here, thousands of times slower."""
+        return False
 
     @abstractmethod
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:

@@ -39,8 +39,13 @@ class TritonBackend(Backend):
 
     @property
     def device_type(self) -> str:
-        """``cpu`` where kernels are simulated or interpreted."""
-        return "cpu" if self._simulated or triton_runtime.interpreting() else "cuda"
+        """``cpu`` where kernels are emulated."""
+        return "cpu" if self.emulated else "cuda"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether kernels are simulated, or interpreted as ``TRITON_INTERPRET`` asks."""
+        return self._simulated is not None or triton_runtime.interpreting()
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec``: its dtype, its head dims, a backward into pages or cache rows."""
