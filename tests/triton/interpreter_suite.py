@@ -24,7 +24,7 @@ from strategies import attention_cases, decode_cases
 from flash_attn import dispatch
 from flash_attn.diagnostics import check
 from flash_attn.feature_cases import FEATURES, Feature
-from flash_attn.testing import Comparison, DecodeCase, compare_attention, compare_decode, make_attention
+from flash_attn.testing import AttentionCase, Comparison, DecodeCase, compare_attention, compare_decode, make_attention
 
 CPU = torch.device("cpu")
 assert triton.knobs.runtime.interpret, "set TRITON_INTERPRET=1"
@@ -149,7 +149,7 @@ def test_decoding_equals_its_definition(case: DecodeCase) -> None:
 
 @settings(max_examples=10)
 @given(attention_cases(torch.float32, longest=80, most_heads=2))
-def test_probabilities_equal_their_definition(case: check.AttentionCase) -> None:
+def test_probabilities_equal_their_definition(case: AttentionCase) -> None:
     spec, inputs = make_attention(dataclasses.replace(case, backward=False))
     spec = spec._replace(return_attn_probs=True)
     ours, exact = (dispatch.backend(name).forward(spec, inputs).attn_probs for name in ("triton", "reference"))
