@@ -19,7 +19,7 @@ import triton.language as tl
 from flash_attn.triton_amd import interpreter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import attention_cases, decode_cases
+from strategies import attention_cases, decode_cases  # type: ignore[import-not-found]
 
 from flash_attn import dispatch
 from flash_attn.diagnostics import check
