@@ -91,7 +91,8 @@ def test_strides_are_honoured_and_results_do_not_depend_on_the_order_of_waves() 
     def gradients(given: AttentionInputs, dout: Tensor, dlse: Tensor, seed: int) -> tuple[Tensor, ...]:
         with amdgpu_sim.triton_device("gfx942", seed=seed):
             problem = make_problem(spec, given)
-            return attention_backward(problem, result.out, result.softmax_lse, dout, dlse, SMALL)
+            found: tuple[Tensor, ...] = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, SMALL)
+            return found
 
     plain = gradients(inputs, dout, dlse, 0)
     for layout in (_with_gaps, _last_dim_outermost):
