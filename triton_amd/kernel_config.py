@@ -20,6 +20,32 @@ BLOCK_DIMS = (16, 32, 64, 128, 256, 512)
 KERNELS = ("forward", "backward_dkdv", "backward_dq")
 
 
+def _power_of_two(value: Any, least: int, most: int) -> bool:
+    return _integer(value, least) and value <= most and value & (value - 1) == 0
+
+
+def _integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "block_m": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
+    "block_n": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
+    "num_warps": ("a power of two from 1 to 32", lambda value: _power_of_two(value, 1, 32)),
+    "num_stages": ("an integer from 1 on", lambda value: _integer(value, 1)),
+    "num_xcds": ("an integer from 1 on", lambda value: _integer(value, 1)),
+    "waves_per_eu": ("an integer from 0 on", lambda value: _integer(value, 0)),
+    "matrix_instr_nonkdim": ("0, 16 or 32", lambda value: _integer(value, 0) and value in (0, 16, 32)),
+    "kpack": ("1 or 2", lambda value: _integer(value, 1) and value <= 2),
+    "allow_flush_denorm": ("true or false", lambda value: isinstance(value, bool)),
+    "schedule_hint": ("a string", lambda value: isinstance(value, str)),
+    "llvm_fn_attrs": ("a string", lambda value: isinstance(value, str)),
+    "wgp_cu_mode": ("'wgp' or 'cu'", lambda value: value in ("wgp", "cu")),
+    "num_ctas": ("a power of two from 1 to 16", lambda value: _power_of_two(value, 1, 16)),
+    "maxnreg": ("null or an integer from 24 to 255", lambda v: v is None or (_integer(v, 24) and v <= 255)),
+}
+
+
 @dataclass(frozen=True)
 class KernelConfig:
     """Tile and compiler options of a kernel; ``ValueError`` for a value that no kernel can be compiled with.
@@ -126,32 +152,6 @@ def problem_class(problem: Problem, kernel: str) -> ProblemClass:
     head_dim = max(problem.head_dim, problem.head_dim_v)
     block_d = max(BLOCK_DIMS[0], triton.next_power_of_2(head_dim))
     return ProblemClass(kernel, 8 * problem.k.element_size(), block_d, problem.is_banded)
-
-
-def _power_of_two(value: Any, least: int, most: int) -> bool:
-    return _integer(value, least) and value <= most and value & (value - 1) == 0
-
-
-def _integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "block_m": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
-    "block_n": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
-    "num_warps": ("a power of two from 1 to 32", lambda value: _power_of_two(value, 1, 32)),
-    "num_stages": ("an integer from 1 on", lambda value: _integer(value, 1)),
-    "num_xcds": ("an integer from 1 on", lambda value: _integer(value, 1)),
-    "waves_per_eu": ("an integer from 0 on", lambda value: _integer(value, 0)),
-    "matrix_instr_nonkdim": ("0, 16 or 32", lambda value: _integer(value, 0) and value in (0, 16, 32)),
-    "kpack": ("1 or 2", lambda value: _integer(value, 1) and value <= 2),
-    "allow_flush_denorm": ("true or false", lambda value: isinstance(value, bool)),
-    "schedule_hint": ("a string", lambda value: isinstance(value, str)),
-    "llvm_fn_attrs": ("a string", lambda value: isinstance(value, str)),
-    "wgp_cu_mode": ("'wgp' or 'cu'", lambda value: value in ("wgp", "cu")),
-    "num_ctas": ("a power of two from 1 to 16", lambda value: _power_of_two(value, 1, 16)),
-    "maxnreg": ("null or an integer from 24 to 255", lambda v: v is None or (_integer(v, 24) and v <= 255)),
-}
 
 
 @cache
