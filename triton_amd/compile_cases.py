@@ -12,11 +12,12 @@ from ..architectures import Architecture
 from .assembly_report import KernelReport, read_amd_assembly
 from .backward import backward_launches, new_gradients
 from .forward import forward_launch
-from .kernel_config import BackwardConfig, KernelConfig, ProblemClass
+from .kernel_config import BackwardConfig, BackwardTile, ForwardConfig, KernelConfig, ProblemClass
 from .launch import Launch
 from .nvidia_report import read_nvidia_kernel
 from .offline import compiling_for
 from .problem import Problem
+from .tuning import for_architecture
 
 # Which launch of the backward is a kernel's: the first is the preprocessing.
 _BACKWARD_LAUNCH = {"backward_dkdv": 1, "backward_dq": 2}
@@ -50,8 +51,9 @@ class Case:
         problem = Problem(q, q, q, _SEQLEN, _SEQLEN, head_dim**-0.5, window_right=right)
         out = _meta((1, _SEQLEN, _NHEADS, head_dim), torch.bfloat16 if self.group.bits == 8 else q.dtype)
         lse = _meta((1, _NHEADS, _SEQLEN), torch.float32)
-        if self.group.kernel == "forward":
-            return forward_launch(problem, out, lse, config)
+        if isinstance(config, ForwardConfig):
+            return forward_launch(problem, out, lse, for_architecture(config, architecture.name))
+        assert isinstance(config, BackwardTile)
         both = BackwardConfig(config, config, config.num_xcds)
         launches = backward_launches(problem, out, lse, out, None, new_gradients(problem), both)
         return launches[_BACKWARD_LAUNCH[self.group.kernel]]

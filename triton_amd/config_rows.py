@@ -92,7 +92,7 @@ def write_rows(path: Path, new: Iterable[Row]) -> None:
 def parse_config(kernel: str, values: Any, place: str) -> KernelConfig:
     """A kernel's configuration from JSON values; ``ValueError`` starts with ``place`` and names the key."""
     kind = ForwardConfig if kernel == "forward" else BackwardTile
-    accepted = [field.name for field in dataclasses.fields(kind)]
+    accepted = kind.row_keys()
     if not isinstance(values, dict):
         raise ValueError(f"{place}: {values!r} is no object; accepted keys are {', '.join(accepted)}")
     for name in values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from triton.backends.nvidia.compiler import CUDAOptions
 from .problem import Problem
 
 # Fields that are no options of Triton's compiler.
-_LAUNCHER_FIELDS = frozenset({"block_m", "block_n", "num_xcds"})
+_LAUNCHER_FIELDS = frozenset({"block_m", "block_n", "num_xcds", "round_by_add", "fp8"})
 BLOCK_DIMS = (16, 32, 64, 128, 256, 512)
 KERNELS = ("forward", "backward_dkdv", "backward_dq")
 
@@ -92,28 +92,43 @@ class KernelConfig:
     def options(self) -> dict[str, Any]:
         """Options of Triton's launch: of those that differ from their default, what the installed Triton knows."""
         chosen = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in _LAUNCHER_FIELDS
-            and getattr(self, field.name) != field.default
-            and field.name in _known_options()
+            name: value
+            for name, value in self._changed().items()
+            if name not in _LAUNCHER_FIELDS and name in _known_options()
         }
         # Fused multiply-adds are Triton's default up to 3.9, and announced not to stay it.
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True, **chosen}
 
     def as_row(self) -> dict[str, Any]:
         """The values that differ from their defaults, and the sizes that every row names."""
-        always = ("block_m", "block_n", "num_warps", "num_stages")
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name in always or getattr(self, field.name) != field.default
-        }
+        always = {name: getattr(self, name) for name in ("block_m", "block_n", "num_warps", "num_stages")}
+        accepted = self.row_keys()
+        return always | {name: value for name, value in self._changed().items() if name in accepted}
+
+    @classmethod
+    def row_keys(cls) -> tuple[str, ...]:
+        """The fields that a row can give."""
+        return tuple(x.name for x in dataclasses.fields(cls) if "of_architecture" not in x.metadata)
+
+    def _changed(self) -> dict[str, Any]:
+        """Fields that differ from their defaults."""
+        values = {x.name: (getattr(self, x.name), x.default) for x in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
 
 @dataclass(frozen=True)
 class ForwardConfig(KernelConfig):
-    """Configuration of the forward kernel."""
+    """Configuration of the forward kernel.
+
+    What follows from the architecture alone is no part of a row: the lookup fills it in.
+
+    Attributes:
+        round_by_add: probabilities are rounded to bfloat16 by an addition, where no instruction converts.
+        fp8: the 8-bit encoding that matrix instructions multiply: ``fnuz``, ``ocp`` or ``None``.
+    """
+
+    round_by_add: bool = field(default=True, metadata={"of_architecture": True})
+    fp8: str | None = field(default=None, metadata={"of_architecture": True})
 
 
 @dataclass(frozen=True)

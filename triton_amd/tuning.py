@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 from ..architectures import ARCHITECTURES, Architecture, find
@@ -23,6 +24,7 @@ __all__ = [
     "ForwardConfig",
     "ProblemClass",
     "backward_config",
+    "for_architecture",
     "forward_config",
     "parse_override",
     "problem_class",
@@ -53,10 +55,8 @@ def forward_config(problem: Problem, arch_name: str, override: str | None = None
         ValueError: for an override that cannot be read.
     """
     if override:
-        return parse_override(override)
-    config = _row_config(problem_class(problem, "forward"), arch_name)
-    assert isinstance(config, ForwardConfig)
-    return config
+        return for_architecture(parse_override(override), arch_name)
+    return _forward_row(problem_class(problem, "forward"), arch_name)
 
 
 def backward_config(problem: Problem, arch_name: str) -> BackwardConfig:
@@ -66,6 +66,16 @@ def backward_config(problem: Problem, arch_name: str) -> BackwardConfig:
     assert isinstance(dkdv, BackwardTile)
     assert isinstance(dq, BackwardTile)
     return BackwardConfig(dkdv, dq, dkdv.num_xcds)
+
+
+@cache
+def for_architecture(config: ForwardConfig, arch_name: str) -> ForwardConfig:
+    """A configuration with what the architecture decides filled in."""
+    architecture = find(arch_name)
+    if architecture is None:
+        return config
+    converts = architecture.vendor == "nvidia" or architecture.family == "CDNA4"
+    return replace(config, round_by_add=not converts, fp8=architecture.fp8)
 
 
 @cache
@@ -89,6 +99,13 @@ def parse_override(text: str) -> ForwardConfig:
     config = parse_config("forward", values, OVERRIDE_SOURCE)
     assert isinstance(config, ForwardConfig)
     return config
+
+
+@cache
+def _forward_row(group: ProblemClass, arch_name: str) -> ForwardConfig:
+    config = _row_config(group, arch_name)
+    assert isinstance(config, ForwardConfig)
+    return for_architecture(config, arch_name)
 
 
 @cache
