@@ -20,6 +20,7 @@ _UNIT = 32 * 32 * 8
 _MATRIX = re.compile(r"v_(?:mfma|smfmac|wmma|swmmac)(?:_scale)?_[a-z0-9]+?_(\d+)x(\d+)x(\d+)")
 _TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
 _GLOBAL_LOAD = re.compile(r"(?:buffer|global|flat)_load_(\w+)")
+_LDS = re.compile(r"ds_(?:read|write|load|store|bpermute|permute)(2)?\w*?_[bui](\d+)")
 _LABEL = re.compile(r"(\.L\w+):")
 _BRANCH = re.compile(r"s_c?branch\w*\s+(\.L\w+)")
 _LOAD_BITS = {
@@ -88,6 +89,12 @@ class Loop:
     def lds_instructions(self) -> int:
         """Reads and writes of LDS, and permutes that go through it."""
         return sum(name.startswith("ds_") for name in self._mnemonics)
+
+    @property
+    def lds_bytes(self) -> int:
+        """Bytes that a lane moves to and from LDS; an access takes the place of four bytes at least."""
+        matches = (_LDS.match(name) for name in self._mnemonics)
+        return sum(max(4, int(match[2]) // 8) * (2 if match[1] else 1) for match in matches if match)
 
     @property
     def global_load_bits(self) -> dict[int, int]:

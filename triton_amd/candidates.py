@@ -19,8 +19,16 @@ _DIES = {"gfx942": 8, "gfx950": 8}
 
 
 def candidates(group: ProblemClass, architecture: Architecture) -> list[KernelConfig]:
-    """Configurations for a class on an architecture, larger tiles first."""
-    return [config for config in _grid(group, architecture) if reason_against(config, group, architecture) is None]
+    """Configurations for a class on an architecture, larger tiles first.
+
+    Where all need too many registers, those that need the fewest of what fits into LDS: they spill, and they run.
+    """
+    fitting = [x for x in _grid(group, architecture) if lds_bytes(x, group) <= architecture.shared_memory_per_block]
+    good = [config for config in fitting if reason_against(config, group, architecture) is None]
+    if good:
+        return good
+    needs = {config: registers_per_lane(config, group, architecture) for config in fitting}
+    return [config for config in fitting if needs[config] == min(needs.values())]
 
 
 def reason_against(config: KernelConfig, group: ProblemClass, architecture: Architecture) -> str | None:
@@ -29,8 +37,8 @@ def reason_against(config: KernelConfig, group: ProblemClass, architecture: Arch
     if lds > architecture.shared_memory_per_block:
         return f"{lds} bytes of shared memory, of {architecture.shared_memory_per_block}"
     registers = registers_per_lane(config, group, architecture)
-    # One wave alone on a SIMD of CDNA cannot hide the latency of memory: two have to fit.
-    limit = min(architecture.max_registers_per_lane, architecture.registers_per_lane // 2)
+    waves = max(config.waves_per_eu, -(-config.num_warps // architecture.simds_per_unit))
+    limit = min(architecture.max_registers_per_lane, architecture.registers_per_lane // waves)
     if registers > limit:
         return f"about {registers} registers, of {limit}"
     rows = config.block_n if group.kernel == "backward_dkdv" else config.block_m
@@ -54,11 +62,12 @@ def registers_per_lane(config: KernelConfig, group: ProblemClass, architecture: 
     resting = config.block_n if dkdv else config.block_m
     moving = config.block_m if dkdv else config.block_n
     accumulators = resting * group.block_d * (2 if dkdv else 1)
-    scores = resting * moving * (2 if dkdv or dq else 1)
+    # The backward holds P and dS, and reads a moving operand in two layouts.
+    scores = resting * moving * (3 if dkdv or dq else 1)
     # RDNA3 keeps every operand of a matrix instruction twice, once in each half of a wave.
     copies = 2 if architecture.family.startswith("RDNA3") else 1
     operands = copies * resting * group.block_d * (2 if dkdv or dq else 1) * group.bits // 32
-    staged = 2 * moving * group.block_d * group.bits // 32
+    staged = (4 if dkdv or dq else 2) * moving * group.block_d * group.bits // 32
     return (accumulators + scores + operands + staged) // lanes + _OTHER_REGISTERS
 
 
@@ -74,14 +83,8 @@ def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelCon
 
 def _tiles(group: ProblemClass, architecture: Architecture) -> Iterator[tuple[int, int, int]]:
     """(block_m, block_n, num_warps), most work of a tile first."""
-    if group.kernel == "backward_dkdv":
-        resting, moving = (128, 64, 32, 16), (128, 64, 32, 16)
-    else:
-        resting, moving = (256, 128, 64, 32, 16), (128, 64, 32, 16)
-    for rest in resting:
-        for move in moving:
-            if move > rest:
-                continue
+    for rest in (128, 64, 32, 16):
+        for move in (64, 32, 16):
             for num_warps in (8, 4, 2, 1):
                 rows = rest // num_warps
                 if rows in (16, 32) or (rows == 64 and architecture.vendor == "amd"):
@@ -92,6 +95,8 @@ def _amd_variants(tile: KernelConfig, group: ProblemClass, architecture: Archite
     tile = replace(tile, num_xcds=_DIES.get(architecture.name, 1))
     cdna = architecture.matrix_kind == "mfma"
     kpack = 2 if cdna and architecture.name != "gfx950" and group.bits <= 16 else 1
-    for waves_per_eu in (2, 0) if cdna else (0,):
+    # One wave alone on a SIMD of CDNA cannot hide the latency of memory; the backward of large heads has no choice.
+    waves = ((2,) if group.kernel == "forward" and group.block_d <= 128 else (2, 1)) if cdna else (0,)
+    for waves_per_eu in waves:
         for scheduler in _SCHEDULERS:
             yield replace(tile, waves_per_eu=waves_per_eu, kpack=kpack, llvm_fn_attrs=scheduler)
