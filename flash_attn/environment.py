@@ -38,7 +38,19 @@ CHECK = Variable(
     "0",
     "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
 )
-VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK)
+TRITON_AMD_AUTOTUNE = Variable(
+    "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
+    "boolean",
+    "FALSE",
+    "Time configurations of the Triton kernels on the GPU at the first call of each class of problems.",
+)
+TRITON_AMD_FORWARD_CONFIG = Variable(
+    "FLASH_ATTENTION_FWD_TRITON_AMD_CONFIG_JSON",
+    'a JSON object such as {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4}',
+    "",
+    "Configuration of the Triton forward kernel, in place of the shipped one; ignored while autotuning.",
+)
+VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, TRITON_AMD_AUTOTUNE, TRITON_AMD_FORWARD_CONFIG)
 
 
 def parse_backend(value: str, source: str) -> str:
@@ -79,6 +91,16 @@ def backend() -> str:
 def check_device_values() -> bool:
     """Whether values that live on a GPU are checked."""
     return _boolean(CHECK)
+
+
+def triton_autotune() -> bool:
+    """Whether configurations of the Triton kernels are timed."""
+    return _boolean(TRITON_AMD_AUTOTUNE)
+
+
+def triton_forward_config() -> str | None:
+    """JSON of the Triton forward configuration to use; ``None`` where none is set."""
+    return os.environ.get(TRITON_AMD_FORWARD_CONFIG.name) or None
 
 
 def in_force() -> dict[str, str]:
