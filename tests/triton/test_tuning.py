@@ -261,7 +261,7 @@ def test_the_autotuner_says_when_nothing_runs() -> None:
         raise OutOfResources(100000, 65536, "shared memory")
 
     tuner = Autotuner(ARCHITECTURES["gfx942"], timer, lambda line: None)
-    with pytest.raises(RuntimeError, match="configurations for .* runs on gfx942"):
+    with pytest.raises(RuntimeError, match=r"configurations for .* runs on gfx942"):
         tuner.forward_config(problem())
 
 
