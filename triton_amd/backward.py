@@ -115,6 +115,7 @@ def _dkdv_launch(problem: Problem, shared: dict[str, object], dk: Tensor, dv: Te
         "num_blocks": num_blocks,
         "BLOCK_M": config.dkdv.block_m,
         "BLOCK_N": config.dkdv.block_n,
+        "ROUND_BY_ADD": config.dkdv.round_by_add,
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_k * problem.batch_size,)
@@ -130,6 +131,7 @@ def _dq_launch(problem: Problem, shared: dict[str, object], dq: Tensor, config: 
         "num_blocks": num_blocks,
         "BLOCK_M": config.dq.block_m,
         "BLOCK_N": config.dq.block_n,
+        "ROUND_BY_ADD": config.dq.round_by_add,
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_q * problem.batch_size,)

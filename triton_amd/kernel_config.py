@@ -65,6 +65,8 @@ class KernelConfig:
         wgp_cu_mode: AMD RDNA, Triton 3.9 on: ``wgp`` or ``cu``.
         num_ctas: NVIDIA: blocks of a cluster; a power of two up to 16.
         maxnreg: NVIDIA: most registers of a thread; ``None`` leaves it free.
+        round_by_add: operands of the second products are rounded to bfloat16 by an addition, where no instruction
+            converts. It follows from the architecture and is no part of a row: the lookup fills it in.
     """
 
     block_m: int = 64
@@ -81,6 +83,7 @@ class KernelConfig:
     wgp_cu_mode: str = "wgp"
     num_ctas: int = 1
     maxnreg: int | None = None
+    round_by_add: bool = field(default=True, metadata={"of_architecture": True})
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -120,14 +123,11 @@ class KernelConfig:
 class ForwardConfig(KernelConfig):
     """Configuration of the forward kernel.
 
-    What follows from the architecture alone is no part of a row: the lookup fills it in.
-
     Attributes:
-        round_by_add: probabilities are rounded to bfloat16 by an addition, where no instruction converts.
-        fp8: the 8-bit encoding that matrix instructions multiply: ``fnuz``, ``ocp`` or ``None``.
+        fp8: the 8-bit encoding that matrix instructions multiply: ``fnuz``, ``ocp`` or ``None``. It follows from the
+            architecture and is no part of a row.
     """
 
-    round_by_add: bool = field(default=True, metadata={"of_architecture": True})
     fp8: str | None = field(default=None, metadata={"of_architecture": True})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
+from typing import TypeVar
 
 from ..architectures import ARCHITECTURES, Architecture, find
 from .config_rows import parse_config, rows_of, shipped_architectures
@@ -31,6 +32,7 @@ __all__ = [
     "relative_with_rows",
 ]
 
+_Config = TypeVar("_Config", bound=KernelConfig)
 OVERRIDE_SOURCE = "FLASH_ATTENTION_FWD_TRITON_AMD_CONFIG_JSON"
 # Upstream's names of tile sizes; its PRE_LOAD_V is accepted and changes nothing: the compiler places the loads of V.
 _UPSTREAM_KEYS = {"BLOCK_M": "block_m", "BLOCK_N": "block_n"}
@@ -65,17 +67,17 @@ def backward_config(problem: Problem, arch_name: str) -> BackwardConfig:
     dq = _row_config(problem_class(problem, "backward_dq"), arch_name)
     assert isinstance(dkdv, BackwardTile)
     assert isinstance(dq, BackwardTile)
-    return BackwardConfig(dkdv, dq, dkdv.num_xcds)
+    return BackwardConfig(for_architecture(dkdv, arch_name), for_architecture(dq, arch_name), dkdv.num_xcds)
 
 
-@cache
-def for_architecture(config: ForwardConfig, arch_name: str) -> ForwardConfig:
+def for_architecture(config: _Config, arch_name: str) -> _Config:
     """A configuration with what the architecture decides filled in."""
     architecture = find(arch_name)
     if architecture is None:
         return config
     converts = architecture.vendor == "nvidia" or architecture.family == "CDNA4"
-    return replace(config, round_by_add=not converts, fp8=architecture.fp8)
+    config = replace(config, round_by_add=not converts)
+    return replace(config, fp8=architecture.fp8) if isinstance(config, ForwardConfig) else config
 
 
 @cache
