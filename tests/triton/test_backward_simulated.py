@@ -22,7 +22,6 @@ WIDE = BackwardConfig(BackwardTile(32, 64, num_warps=4), BackwardTile(16, 64, nu
 
 CASES = {
     "causal_gqa": AttentionCase((40,), (70,), 4, 2, 64, 64, torch.bfloat16, causal=True),
-    "full": AttentionCase((40,), (70,), 2, 2, 64, 64, torch.bfloat16),
     "more_rows_than_keys": AttentionCase((70,), (20,), 2, 1, 32, 32, torch.float32, causal=True),
     "window": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.float32, window_size=(37, 11)),
     "left_window": AttentionCase((70,), (120,), 1, 1, 32, 32, torch.float16, window_size=(20, -1)),
@@ -48,10 +47,10 @@ LARGE = {
     "head_dim_512": AttentionCase((17,), (20,), 1, 1, 512, 512, torch.float16),
 }
 OTHER_TARGETS = {
-    "gfx90a": ("causal_gqa", "window", "dropout"),
-    "gfx950": ("causal_gqa", "padded_keys", "alibi_softcap"),
-    "gfx1100": ("causal_gqa", "softcap", "padded_keys"),
-    "gfx1201": ("causal_gqa", "window", "dropout"),
+    "gfx90a": ("causal_gqa", "window"),
+    "gfx950": ("causal_gqa", "alibi_softcap"),
+    "gfx1100": ("causal_gqa", "padded_keys"),
+    "gfx1201": ("causal_gqa", "dropout"),
 }
 
 

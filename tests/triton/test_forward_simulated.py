@@ -44,10 +44,10 @@ CASES = {
     "no_sequences": AttentionCase((), (), 2, 2, 32, 32, torch.float32),
 }
 OTHER_TARGETS = {
-    "gfx90a": ("causal_gqa", "window", "paged"),
-    "gfx950": ("causal_gqa", "odd_pages", "softcap"),
-    "gfx1100": ("causal_gqa", "paged", "dropout"),
-    "gfx1201": ("causal_gqa", "left_window", "padded_keys"),
+    "gfx90a": ("causal_gqa", "window"),
+    "gfx950": ("causal_gqa", "odd_pages"),
+    "gfx1100": ("causal_gqa", "paged"),
+    "gfx1201": ("causal_gqa", "dropout"),
 }
 
 
