@@ -65,6 +65,7 @@ def test_a_shipped_configuration_is_no_worse_than_recorded(name: str) -> None:
 
 
 @same_triton
+@pytest.mark.slow
 @pytest.mark.aot_all
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(SMALL)))
 def test_every_shipped_configuration_compiles_no_worse_than_recorded(name: str) -> None:
