@@ -86,8 +86,8 @@ def test_mi300x_keeps_its_vector_work_small_at_two_waves(banded: bool) -> None:
 
 def test_the_record_holds_no_scratch_in_hot_loops() -> None:
     names = [
-        f"{arch} forward bf16 d{block_d} {kind}"
-        for arch in NO_HOT_SCRATCH for block_d in (64, 128) for kind in ("full", "causal")
+        f"{arch} {kernel} bf16 d{block_d} {kind}"
+        for arch in NO_HOT_SCRATCH for kernel in aot.KERNELS for block_d in (64, 128) for kind in ("full", "causal")
     ]  # fmt: skip
     assert {name: RECORDED["cases"][name]["hot_scratch"] for name in names} == dict.fromkeys(names, 0)
 
