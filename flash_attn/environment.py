@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
+SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -38,7 +39,26 @@ CHECK = Variable(
     "0",
     "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
 )
-VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK)
+SIMULATE = Variable(
+    "FLASH_ATTENTION_SIMULATE",
+    " | ".join(SIMULATED_TARGETS),
+    "none",
+    "Run the triton backend on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then means triton "
+    "for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+)
+TRITON_AMD_AUTOTUNE = Variable(
+    "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
+    "boolean",
+    "FALSE",
+    "Time configurations of the Triton kernels on the GPU at the first call of each class of problems. Read once.",
+)
+TRITON_AMD_FORWARD_CONFIG = Variable(
+    "FLASH_ATTENTION_FWD_TRITON_AMD_CONFIG_JSON",
+    'a JSON object such as {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4}',
+    "",
+    "Configuration of the Triton forward kernel, in place of the shipped one; ignored while autotuning. Read once.",
+)
+VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE, TRITON_AMD_AUTOTUNE, TRITON_AMD_FORWARD_CONFIG)
 
 
 def parse_backend(value: str, source: str) -> str:
@@ -79,6 +99,25 @@ def backend() -> str:
 def check_device_values() -> bool:
     """Whether values that live on a GPU are checked."""
     return _boolean(CHECK)
+
+
+def simulated_target() -> str | None:
+    """Architecture that the triton backend is simulated as, or ``None``."""
+    value = os.environ.get(SIMULATE.name, "")
+    name = value.strip().lower()
+    if name and name not in SIMULATED_TARGETS:
+        raise ValueError(f"{SIMULATE.name} is {value!r}; accepted are {', '.join(SIMULATED_TARGETS)}")
+    return name or None
+
+
+def triton_autotune() -> bool:
+    """Whether configurations of the Triton kernels are timed."""
+    return _boolean(TRITON_AMD_AUTOTUNE)
+
+
+def triton_forward_config() -> str | None:
+    """JSON of the Triton forward configuration to use; ``None`` where none is set."""
+    return os.environ.get(TRITON_AMD_FORWARD_CONFIG.name) or None
 
 
 def in_force() -> dict[str, str]:

@@ -29,9 +29,28 @@ class Feature:
         """The same feature in ``dtype``."""
         return replace(self, case=replace(self.case, dtype=dtype))
 
+    def shortened(self) -> Feature:
+        """The same feature on about a fourth of the work, for emulated kernels: still more than 64 rows or keys."""
+        case = self.case
+        nheads_q = max(case.nheads_q // 2, 2)
+        nheads_k = min(case.nheads_k, nheads_q)
+        if isinstance(case, AttentionCase):
+            seqlens_q, seqlens_k = _halved(case.seqlens_q), _halved(case.seqlens_k)
+            short: Case = replace(case, seqlens_q=seqlens_q, seqlens_k=seqlens_k, nheads_q=nheads_q, nheads_k=nheads_k)
+        else:
+            (capacity,) = _halved((case.capacity,))
+            cached = _halved(case.cache_seqlens)
+            short = replace(case, cache_seqlens=cached, capacity=capacity, nheads_q=nheads_q, nheads_k=nheads_k)
+        return replace(self, case=short)
+
     def spec(self) -> AttentionSpec:
         """What the case asks of a backend."""
         return _spec(self.case)
+
+
+def _halved(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths beyond 64 halved, and a little more, so that those of the cases here stay beyond 64."""
+    return tuple(n // 2 + 3 if n > 64 else n for n in lengths)
 
 
 @cache

@@ -89,9 +89,9 @@ class Problem:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
-            **_strides("q", self.q, self.cu_seqlens_q is not None),
-            **_strides("k", self.k, self.cu_seqlens_k is not None and not paged),
-            **_strides("v", self.v, self.cu_seqlens_k is not None and not paged),
+            **strides("q", self.q),
+            **strides("k", self.k),
+            **strides("v", self.v),
             "cu_seqlens_q": self.cu_seqlens_q,
             "cu_seqlens_k": self.cu_seqlens_k,
             "seqused_k": self.seqused_k,
@@ -111,6 +111,7 @@ class Problem:
             "max_seqlen_q": self.max_seqlen_q,
             "nheads_q": self.nheads_q,
             "nheads_per_group": self.nheads_q // self.nheads_k,
+            "softmax_scale": self.softmax_scale,
             "scale_log2": max(abs(self.softmax_scale) * math.log2(math.e), _MIN_SCALE),
             "softcap_log2": self.softcap * math.log2(math.e),
             "window_left": min(self.window_left, farthest),
@@ -126,7 +127,7 @@ class Problem:
             "HAS_WINDOW_RIGHT": self.window_right >= 0,
             "HAS_SOFTCAP": self.softcap > 0,
             "NEGATIVE_SCALE": self.softmax_scale < 0,
-            "WIDE_OFFSETS": _MAX_TILE_ROWS * max(x.stride(-3) for x in (self.q, self.k, self.v)) >= 2**31,
+            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
         }
 
     def _rows_k(self) -> int:
@@ -136,13 +137,18 @@ class Problem:
         return self.k.shape[-3]
 
 
-def _strides(name: str, x: Tensor, packed: bool) -> Mapping[str, int]:
+def strides(name: str, x: Tensor) -> Mapping[str, int]:
     """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch."""
     return {
-        f"stride_{name}b": 0 if packed or x.dim() == 3 else x.stride(0),
+        f"stride_{name}b": 0 if x.dim() == 3 else x.stride(0),
         f"stride_{name}s": x.stride(-3),
         f"stride_{name}h": x.stride(-2),
     }
+
+
+def needs_wide_offsets(*tensors: Tensor) -> bool:
+    """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
+    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31
 
 
 def _descale(name: str, x: Tensor | None) -> Mapping[str, Any]:

@@ -46,22 +46,12 @@ def normaliser(row_max, row_sum):
 
 
 @triton.jit
-def recompute_probs(logits, factor, lse):
-    """Normalised probabilities from the natural log-sum-exp; 0 in rows that saw no key."""
-    shift = tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
-    return tl.exp2(logits * factor - shift[:, None])
+def recompute_shift(lse):
+    """What :func:`recompute_probs` subtracts: the log-sum-exp in base 2, +inf for rows that saw no key."""
+    return tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
 
 
 @triton.jit
-def narrow_probs(probs, DTYPE: tl.constexpr, ROUND_BY_ADD: tl.constexpr):
-    """Probabilities in the dtype of the second product.
-
-    ``ROUND_BY_ADD`` rounds to bfloat16 with ties away from zero, in two instructions for two elements: for targets
-    without a conversion instruction, where rounding to even takes ten.
-    """
-    if ROUND_BY_ADD and tl.bfloat16 == DTYPE:
-        bits = probs.to(tl.uint32, bitcast=True) + 0x8000
-        narrow = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    else:
-        narrow = probs.to(DTYPE)
-    return narrow
+def recompute_probs(logits, factor, shift):
+    """Normalised probabilities from logits in base 2; 0 in rows that saw no key. ``shift`` broadcasts."""
+    return tl.exp2(logits * factor - shift)
