@@ -24,7 +24,8 @@ class Problem:
     k and v ``(batch_k, seqlen_k, nheads_k, head_dim)``, ``(total_k, nheads_k, head_dim)`` with ``cu_seqlens_k``, or
     ``(num_pages, page_size, nheads_k, head_dim)`` with ``block_table``. The last dimension is contiguous. A window
     bound of -1 is unbounded; causal is ``window_right`` 0. ``alibi_slopes`` is fp32 ``(nheads_q,)`` or
-    ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
+    ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``. k and v may be fp8; then
+    a key is ``k * k_descale`` and a value ``v * v_descale``, fp32 ``(batch, nheads_k)`` each and positive.
     """
 
     q: Tensor
@@ -46,6 +47,8 @@ class Problem:
     alibi_slopes: Tensor | None = None
     learnable_sink: Tensor | None = None
     rng_state: Tensor | None = None
+    k_descale: Tensor | None = None
+    v_descale: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -73,6 +76,11 @@ class Problem:
         return self.v.shape[-1]
 
     @property
+    def nheads_per_group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.nheads_q // self.nheads_k
+
+    @property
     def is_banded(self) -> bool:
         """Whether a causal mask or a window bounds the keys of a row."""
         return self.window_left >= 0 or self.window_right >= 0
@@ -85,9 +93,9 @@ class Problem:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
-            **_strides("q", self.q, self.cu_seqlens_q is not None),
-            **_strides("k", self.k, self.cu_seqlens_k is not None and not paged),
-            **_strides("v", self.v, self.cu_seqlens_k is not None and not paged),
+            **strides("q", self.q),
+            **strides("k", self.k),
+            **strides("v", self.v),
             "cu_seqlens_q": self.cu_seqlens_q,
             "cu_seqlens_k": self.cu_seqlens_k,
             "seqused_k": self.seqused_k,
@@ -97,13 +105,18 @@ class Problem:
             "cache_batch_idx": self.cache_batch_idx,
             "alibi_slopes": self.alibi_slopes,
             "stride_alibi": 0 if self.alibi_slopes is None or self.alibi_slopes.dim() == 1 else self.nheads_q,
+            "k_descale": self.k_descale,
+            "v_descale": self.v_descale,
+            **_descale_strides("kd", self.k_descale),
+            **_descale_strides("vd", self.v_descale),
             "rng_state": self.rng_state if self.dropout_p > 0 else None,
             "rows_q": self.q.shape[-3],
-            "rows_k": self._rows_k(),
+            "rows_k": self.capacity_k,
             "sequences_k": self.k.shape[0] if self.k.dim() == 4 else 1,
             "max_seqlen_q": self.max_seqlen_q,
             "nheads_q": self.nheads_q,
-            "nheads_per_group": self.nheads_q // self.nheads_k,
+            "nheads_k": self.nheads_k,
+            "nheads_per_group": self.nheads_per_group,
             "scale_log2": max(abs(self.softmax_scale) * math.log2(math.e), _MIN_SCALE),
             "softcap_log2": self.softcap * math.log2(math.e),
             "window_left": min(self.window_left, farthest),
@@ -122,17 +135,23 @@ class Problem:
             "WIDE_OFFSETS": _MAX_TILE_ROWS * max(x.stride(-3) for x in (self.q, self.k, self.v)) >= 2**31,
         }
 
-    def _rows_k(self) -> int:
+    @property
+    def capacity_k(self) -> int:
         """Key rows that one sequence can address: the clamp of every length."""
         if self.block_table is not None:
             return self.block_table.shape[1] * self.k.shape[1]
         return self.k.shape[-3]
 
 
-def _strides(name: str, x: Tensor, packed: bool) -> Mapping[str, int]:
+def strides(name: str, x: Tensor) -> Mapping[str, int]:
     """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch."""
     return {
-        f"stride_{name}b": 0 if packed or x.dim() == 3 else x.stride(0),
+        f"stride_{name}b": 0 if x.dim() == 3 else x.stride(0),
         f"stride_{name}s": x.stride(-3),
         f"stride_{name}h": x.stride(-2),
     }
+
+
+def _descale_strides(name: str, x: Tensor | None) -> Mapping[str, int]:
+    """Strides of a scale by batch and head."""
+    return {f"stride_{name}_b": 0 if x is None else x.stride(0), f"stride_{name}_h": 0 if x is None else x.stride(1)}
