@@ -117,6 +117,7 @@ class Problem:
             "nheads_q": self.nheads_q,
             "nheads_k": self.nheads_k,
             "nheads_per_group": self.nheads_per_group,
+            "softmax_scale": self.softmax_scale,
             "scale_log2": max(abs(self.softmax_scale) * math.log2(math.e), _MIN_SCALE),
             "softcap_log2": self.softcap * math.log2(math.e),
             "window_left": min(self.window_left, farthest),
@@ -132,7 +133,7 @@ class Problem:
             "HAS_WINDOW_RIGHT": self.window_right >= 0,
             "HAS_SOFTCAP": self.softcap > 0,
             "NEGATIVE_SCALE": self.softmax_scale < 0,
-            "WIDE_OFFSETS": _MAX_TILE_ROWS * max(x.stride(-3) for x in (self.q, self.k, self.v)) >= 2**31,
+            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
         }
 
     @property
@@ -155,3 +156,8 @@ def strides(name: str, x: Tensor) -> Mapping[str, int]:
 def _descale_strides(name: str, x: Tensor | None) -> Mapping[str, int]:
     """Strides of a scale by batch and head."""
     return {f"stride_{name}_b": 0 if x is None else x.stride(0), f"stride_{name}_h": 0 if x is None else x.stride(1)}
+
+
+def needs_wide_offsets(*tensors: Tensor) -> bool:
+    """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
+    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31

@@ -45,10 +45,15 @@ def normaliser(row_max, row_sum):
 
 
 @triton.jit
-def recompute_probs(logits, factor, lse):
-    """Normalised probabilities from the natural log-sum-exp; 0 in rows that saw no key."""
-    shift = tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
-    return tl.exp2(logits * factor - shift[:, None])
+def recompute_shift(lse):
+    """What :func:`recompute_probs` subtracts: the log-sum-exp in base 2, +inf for rows that saw no key."""
+    return tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
+
+
+@triton.jit
+def recompute_probs(logits, factor, shift):
+    """Normalised probabilities from logits in base 2; 0 in rows that saw no key. ``shift`` broadcasts."""
+    return tl.exp2(logits * factor - shift)
 
 
 @triton.jit
