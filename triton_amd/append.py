@@ -82,7 +82,7 @@ def _append_kernel(
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
     stride_rb, stride_rs, stride_rh, stride_nkb, stride_nks, stride_nkh, stride_nvb, stride_nvs, stride_nvh,
     cu_seqlens_q, seqused_k, block_table, stride_table, cache_batch_idx,
-    k_descale, v_descale, stride_kd_b, stride_kd_h, stride_vd_b, stride_vd_h,
+    k_descale, v_descale, stride_k_descale_b, stride_k_descale_h, stride_v_descale_b, stride_v_descale_h,
     rows_q, rows_k, sequences_k, nheads_q, nheads_k, seqlen_new, blocks_k,
     seqlen_ro, stride_cs, stride_cd, stride_ss, stride_sd,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -122,7 +122,7 @@ def _append_kernel(
         k_offsets = page * stride_kb + packed_offsets(slots, heads, stride_ks, stride_kh, BLOCK_D)
         k_mask = fits[:, None] & (dims < HEAD_DIM)[None, :]
         if k_descale is not None:
-            k /= tl.load(k_descale + batch * stride_kd_b + heads * stride_kd_h)[:, None]
+            k /= tl.load(k_descale + batch * stride_k_descale_b + heads * stride_k_descale_h)[:, None]
         _store_cached(k_ptr + k_offsets, k, k_mask, FP8_MAX)
 
         dims_v = tl.arange(0, BLOCK_DV)
@@ -131,7 +131,7 @@ def _append_kernel(
         v = tl.load(v_new_ptr + batch_wide * stride_nvb + v_new_offsets, mask=v_mask, other=0.0).to(tl.float32)
         v_offsets = page * stride_vb + packed_offsets(slots, heads, stride_vs, stride_vh, BLOCK_DV)
         if v_descale is not None:
-            v /= tl.load(v_descale + batch * stride_vd_b + heads * stride_vd_h)[:, None]
+            v /= tl.load(v_descale + batch * stride_v_descale_b + heads * stride_v_descale_h)[:, None]
         _store_cached(v_ptr + v_offsets, v, v_mask, FP8_MAX)
     else:
         rows -= blocks_k * BLOCK_ROWS

@@ -40,7 +40,7 @@ def _combine_kernel(
         splits = first + tl.arange(0, BLOCK_SPLITS).to(tl.int64)
         exists = splits < num_splits
         lse = tl.load(partial_lse_ptr + lse_offset + splits * stride_lse_split, mask=exists, other=float("-inf"))
-        weights, decay, row_max, row_sum = online_softmax(lse[None, :], _LOG2E, row_max, row_sum, True)
+        weights, decay, row_max, row_sum = online_softmax(lse[None, :], _LOG2E, row_max, row_sum, 0, True)
         part = tl.load(
             partial_out_ptr + out_offset + splits[:, None] * stride_out_split + dims[None, :],
             mask=exists[:, None] & (dims < HEAD_DIM_V)[None, :],

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .append import NewTokens, append_launch
 from .combine import combine_launch
-from .forward import attend_blocks, new_results, result_arguments
+from .forward import attend_blocks, fp8_arguments, new_results, result_arguments
 from .launch import Launch
 from .logits import alibi_slope
 from .masks import band_blocks
@@ -50,11 +50,14 @@ def _attn_split_kernel(
     cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
     rows_q, rows_k, sequences_k, nheads_k, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right,
-    k_descale, v_descale, stride_kd_b, stride_kd_h, stride_vd_b, stride_vd_h,
+    q_descale, k_descale, v_descale,
+    stride_q_descale_b, stride_q_descale_h, stride_k_descale_b, stride_k_descale_h,
+    stride_v_descale_b, stride_v_descale_h,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
+    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of ``BLOCK_M`` packed rows of one KV head over one part of the keys."""
     tile, head_k, batch = tile_of_program(num_blocks * num_splits, nheads_k, NUM_XCDS, False)
@@ -85,15 +88,19 @@ def _attn_split_kernel(
     q_ptr += batch_wide * stride_qb + query_start * stride_qs + first_head * stride_qh
     q_offsets = packed_offsets(tokens, members, stride_qs, stride_qh, BLOCK_D)
     q = load_tile(q_ptr, q_offsets, num_rows - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
+    if UPCAST:
+        q = q.to(tl.float16)
+    if q_descale is not None:
+        scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
+    if k_descale is not None:
+        scale_log2 *= tl.load(k_descale + batch * stride_k_descale_b + head_k * stride_k_descale_h)
     if NEGATIVE_SCALE:
-        q = (-q).to(q.dtype)
+        q = (-q.to(tl.float32)).to(q.dtype)
     k_offsets = tile_offsets(stride_ks, BLOCK_N, BLOCK_D, WIDE_OFFSETS)
     v_offsets = tile_offsets(stride_vs, BLOCK_N, BLOCK_DV, WIDE_OFFSETS)
     slope = None
     if alibi_slopes is not None:
         slope = alibi_slope(alibi_slopes, stride_alibi, batch, heads)[:, None]
-    if k_descale is not None:
-        scale_log2 *= tl.load(k_descale + batch * stride_kd_b + head_k * stride_kd_h)
 
     row_max, row_sum = initial_state(sink_ptr, heads, BLOCK_M)
     if sink_ptr is not None:
@@ -121,12 +128,12 @@ def _attn_split_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             None, 0, 0,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)
     if v_descale is not None:
-        reciprocal *= tl.load(v_descale + batch * stride_vd_b + head_k * stride_vd_h)
+        reciprocal *= tl.load(v_descale + batch * stride_v_descale_b + head_k * stride_v_descale_h)
     out = (acc * reciprocal[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += split_wide * stride_out_split + batch_wide * stride_ob + query_start * stride_os + first_head * stride_oh
     out_offsets = packed_offsets(tokens, members, stride_os, stride_oh, BLOCK_DV)
@@ -198,6 +205,7 @@ def decode_launches(
         "BLOCK_M": split.block_m,
         "BLOCK_N": config.block_n,
         "ROUND_BY_ADD": config.round_by_add,
+        **fp8_arguments(problem, config),
         "NUM_XCDS": config.num_xcds,
     }
     grid = (split.num_blocks * split.num_splits * problem.nheads_k * problem.batch_size,)

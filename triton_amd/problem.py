@@ -24,8 +24,8 @@ class Problem:
     k and v ``(batch_k, seqlen_k, nheads_k, head_dim)``, ``(total_k, nheads_k, head_dim)`` with ``cu_seqlens_k``, or
     ``(num_pages, page_size, nheads_k, head_dim)`` with ``block_table``. The last dimension is contiguous. A window
     bound of -1 is unbounded; causal is ``window_right`` 0. ``alibi_slopes`` is fp32 ``(nheads_q,)`` or
-    ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``. k and v may be fp8; then
-    a key is ``k * k_descale`` and a value ``v * v_descale``, fp32 ``(batch, nheads_k)`` each and positive.
+    ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
+    ``q_descale``, ``k_descale`` and ``v_descale``, fp32 ``(batch, nheads_k)`` with any strides, multiply 8-bit inputs.
     """
 
     q: Tensor
@@ -47,6 +47,7 @@ class Problem:
     alibi_slopes: Tensor | None = None
     learnable_sink: Tensor | None = None
     rng_state: Tensor | None = None
+    q_descale: Tensor | None = None
     k_descale: Tensor | None = None
     v_descale: Tensor | None = None
 
@@ -105,11 +106,10 @@ class Problem:
             "cache_batch_idx": self.cache_batch_idx,
             "alibi_slopes": self.alibi_slopes,
             "stride_alibi": 0 if self.alibi_slopes is None or self.alibi_slopes.dim() == 1 else self.nheads_q,
-            "k_descale": self.k_descale,
-            "v_descale": self.v_descale,
-            **_descale_strides("kd", self.k_descale),
-            **_descale_strides("vd", self.v_descale),
             "rng_state": self.rng_state if self.dropout_p > 0 else None,
+            **_descale("q", self.q_descale),
+            **_descale("k", self.k_descale),
+            **_descale("v", self.v_descale),
             "rows_q": self.q.shape[-3],
             "rows_k": self.capacity_k,
             "sequences_k": self.k.shape[0] if self.k.dim() == 4 else 1,
@@ -153,11 +153,15 @@ def strides(name: str, x: Tensor) -> Mapping[str, int]:
     }
 
 
-def _descale_strides(name: str, x: Tensor | None) -> Mapping[str, int]:
-    """Strides of a scale by batch and head."""
-    return {f"stride_{name}_b": 0 if x is None else x.stride(0), f"stride_{name}_h": 0 if x is None else x.stride(1)}
-
-
 def needs_wide_offsets(*tensors: Tensor) -> bool:
     """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
     return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31
+
+
+def _descale(name: str, x: Tensor | None) -> Mapping[str, Any]:
+    """A scale by batch and KV head, and its strides."""
+    return {
+        f"{name}_descale": x,
+        f"stride_{name}_descale_b": 0 if x is None else x.stride(0),
+        f"stride_{name}_descale_h": 0 if x is None else x.stride(1),
+    }

@@ -16,6 +16,7 @@ class ForwardConfig:
     num_stages: int = 1
     num_xcds: int = 1
     round_by_add: bool = True
+    fp8: str | None = None
     amd_options: tuple[tuple[str, int | bool], ...] = ()
 
     def options(self) -> dict[str, Any]:
