@@ -122,7 +122,8 @@ def _append_kernel(
         k_offsets = page * stride_kb + packed_offsets(slots, heads, stride_ks, stride_kh, BLOCK_D)
         k_mask = fits[:, None] & (dims < HEAD_DIM)[None, :]
         if k_descale is not None:
-            k /= tl.load(k_descale + batch * stride_k_descale_b + heads * stride_k_descale_h)[:, None]
+            scale = tl.load(k_descale + batch * stride_k_descale_b + heads * stride_k_descale_h)
+            k = tl.div_rn(k, tl.zeros_like(k) + scale[:, None])
         _store_cached(k_ptr + k_offsets, k, k_mask, FP8_MAX)
 
         dims_v = tl.arange(0, BLOCK_DV)
@@ -131,7 +132,8 @@ def _append_kernel(
         v = tl.load(v_new_ptr + batch_wide * stride_nvb + v_new_offsets, mask=v_mask, other=0.0).to(tl.float32)
         v_offsets = page * stride_vb + packed_offsets(slots, heads, stride_vs, stride_vh, BLOCK_DV)
         if v_descale is not None:
-            v /= tl.load(v_descale + batch * stride_v_descale_b + heads * stride_v_descale_h)[:, None]
+            scale = tl.load(v_descale + batch * stride_v_descale_b + heads * stride_v_descale_h)
+            v = tl.div_rn(v, tl.zeros_like(v) + scale[:, None])
         _store_cached(v_ptr + v_offsets, v, v_mask, FP8_MAX)
     else:
         rows -= blocks_k * BLOCK_ROWS
