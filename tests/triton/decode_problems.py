@@ -36,9 +36,7 @@ def decode_problem(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Problem, 
     )
     if inputs.k_new is None or inputs.v_new is None:
         return problem, None
-    return problem, NewTokens(
-        inputs.k_new, inputs.v_new, inputs.rotary_cos, inputs.rotary_sin, spec.rotary_interleaved
-    )
+    return problem, NewTokens(inputs.k_new, inputs.v_new, inputs.rotary_cos, inputs.rotary_sin, spec.rotary_interleaved)
 
 
 def compare_case(case: DecodeCase, config: DecodeConfig, num_splits: int) -> list[Comparison]:
@@ -46,9 +44,7 @@ def compare_case(case: DecodeCase, config: DecodeConfig, num_splits: int) -> lis
     return compare_call(*make_decode(case), config, num_splits)
 
 
-def compare_call(
-    spec: AttentionSpec, inputs: DecodeInputs, config: DecodeConfig, num_splits: int
-) -> list[Comparison]:
+def compare_call(spec: AttentionSpec, inputs: DecodeInputs, config: DecodeConfig, num_splits: int) -> list[Comparison]:
     """As :func:`compare_case`, for a call that no case describes."""
     runs = []
     for compute_dtype in (torch.float64, None):

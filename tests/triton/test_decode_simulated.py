@@ -175,9 +175,7 @@ def test_fp8_cache_with_scales_by_sequence_and_head(target: str, fp8: torch.dtyp
     assert compare("lse", lse, exact.softmax_lse, plain.softmax_lse, Bound(BF16, 0)).passed
 
 
-def _scaled(
-    pages: torch.Tensor, scale: torch.Tensor, block_table: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
+def _scaled(pages: torch.Tensor, scale: torch.Tensor, block_table: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Pages in ``dtype``, multiplied by the scale of the sequence that they belong to."""
     scaled = pages.to(dtype)
     for batch, row in enumerate(block_table):
