@@ -30,7 +30,7 @@ def _gather_from_rows(
     """Accumulate what rows ``begin .. end`` of one head give; without ``MASKED`` all of them see every key."""
     cols = first_key + tl.arange(0, BLOCK_N)[:, None]
     for first in tl.range(begin, end, BLOCK_M):
-        row_wide, rows_left = first.to(tl.int64), seqlen_q - first
+        row_wide, rows_left = tl.cast(first, tl.int64), seqlen_q - first
         q = load_tile(q_ptr + row_wide * stride_qs, q_offsets, rows_left, MASKED, HEAD_DIM, BLOCK_M, BLOCK_D)
         rows = first + tl.arange(0, BLOCK_M)
         if MASKED:
@@ -112,7 +112,7 @@ def attn_bwd_dkdv_kernel(
     )  # fmt: skip
     nheads_per_group = nheads_q // nheads_k
     for head in tl.range(head_k * nheads_per_group, (head_k + 1) * nheads_per_group):
-        head_wide = head.to(tl.int64)
+        head_wide = tl.cast(head, tl.int64)
         slope = None
         if alibi_slopes is not None:
             slope = alibi_slope(alibi_slopes, stride_alibi, batch, head)

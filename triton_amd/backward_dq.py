@@ -25,7 +25,7 @@ def _gather_from_keys(
     """Accumulate what keys ``begin .. end`` give; without ``MASKED`` every row sees all of them."""
     rows = first_row + tl.arange(0, BLOCK_M)[:, None]
     for first in tl.range(begin, end, BLOCK_N):
-        key_wide, keys_left = first.to(tl.int64), seqlen_k - first
+        key_wide, keys_left = tl.cast(first, tl.int64), seqlen_k - first
         k = load_tile(k_ptr + key_wide * stride_ks, k_offsets, keys_left, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D)
         v = load_tile(v_ptr + key_wide * stride_vs, v_offsets, keys_left, MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV)
         cols = first + tl.arange(0, BLOCK_N)[None, :]

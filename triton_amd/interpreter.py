@@ -12,10 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-from triton.runtime.jit import JITFunction
 
 # Operations of the interpreter, and which of their operands gives the result its dtype.
 _OPERATIONS = {"binary_op": 0, "unary_op": 0, "create_clampf": 0, "create_fma": 2, "create_dot": 2}
@@ -32,18 +30,6 @@ def bf16_bits(values: Any) -> Any:
 def bf16_values(bits: Any) -> Any:
     """The float32 values of an array of bfloat16 bits."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def interpreting() -> bool:
-    """Whether Triton runs kernels in its interpreter.
-
-    Raises:
-        RuntimeError: TRITON_INTERPRET was changed after Triton was imported, which leaves its own functions behind.
-    """
-    interpreted = bool(triton.knobs.runtime.interpret)
-    if interpreted == isinstance(tl.standard.cdiv, JITFunction):
-        raise RuntimeError("TRITON_INTERPRET was changed after triton was imported; set it before Python starts")
-    return interpreted
 
 
 @functools.cache
