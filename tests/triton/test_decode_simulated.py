@@ -147,7 +147,9 @@ def test_fp8_cache_with_scales_by_sequence_and_head(target: str, fp8: torch.dtyp
     generator = torch.Generator().manual_seed(1)
     k_descale, v_descale = (torch.rand(2, 2, generator=generator) + 0.25 for _ in "kv")
     problem, new_tokens = decode_problem(spec, inputs)
-    assert inputs.block_table is not None and inputs.cache_seqlens is not None and new_tokens is not None
+    assert inputs.block_table is not None
+    assert inputs.cache_seqlens is not None
+    assert new_tokens is not None
     k, v = inputs.k_cache.to(fp8), inputs.v_cache.to(fp8)
     new_tokens.k[0, 0, 0, :2] = torch.tensor([1e5, -1e5])
     given = dataclasses.replace(problem, k=k.clone(), v=v.clone(), k_descale=k_descale, v_descale=v_descale)
