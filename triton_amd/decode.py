@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .append import NewTokens, append_launch
 from .combine import combine_launch
+from .decode_config import DecodeConfig
 from .forward import attend_blocks, fp8_arguments, new_results, result_arguments
 from .launch import Launch
 from .logits import alibi_slope
@@ -26,19 +27,7 @@ from .sequences import key_sequence, query_sequence
 from .softmax import initial_state, normaliser
 from .split_plan import choose_num_splits, most_keys_of_tile
 from .tiles import load_tile, packed_offsets, store_tile, tile_offsets
-from .tuning import ForwardConfig
 from .work_order import tile_of_program
-
-
-@dataclass(frozen=True)
-class DecodeConfig(ForwardConfig):
-    """Configuration of the split-KV kernel: ``block_m`` is the most rows of a tile; few rows get a smaller one.
-
-    Attributes:
-        programs_per_unit: work groups that a compute unit (an SM) should have at the same time.
-    """
-
-    programs_per_unit: int = 2
 
 
 @triton.jit
@@ -143,6 +132,10 @@ def _attn_split_kernel(
     tl.store(lse_ptr + lse_offsets, lse, mask=rows < num_rows)
 
 
+# Tokens of a sequence up to which a call is one of decoding: what speculative decoding verifies at once.
+_FEW_TOKENS = 16
+
+
 @dataclass(frozen=True)
 class _Split:
     """How the rows and keys of a problem are cut: rows of a tile, tiles of a KV head, parts of the keys."""
@@ -162,6 +155,11 @@ def _split(problem: Problem, config: DecodeConfig, compute_units: int, num_split
         slots = compute_units * config.programs_per_unit
         num_splits = choose_num_splits(programs, most_keys_of_tile(problem, tokens), slots)
     return _Split(block_m, num_blocks, num_splits)
+
+
+def has_few_rows(problem: Problem) -> bool:
+    """Whether this kernel serves a call better than that of :mod:`.forward`."""
+    return problem.max_seqlen_q <= _FEW_TOKENS and problem.dropout_p == 0
 
 
 def workspace_size(problem: Problem, config: DecodeConfig, compute_units: int, num_splits: int = 0) -> int:

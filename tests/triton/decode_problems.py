@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from flash_attn.triton_amd.append import NewTokens
-from flash_attn.triton_amd.decode import DecodeConfig, decode
+from flash_attn.triton_amd.decode import decode
+from flash_attn.triton_amd.decode_config import DecodeConfig
 from flash_attn.triton_amd.problem import Problem
 from torch import Tensor
 

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 from decode_problems import compare_call, compare_case, decode_problem, failed
-from flash_attn.triton_amd.decode import DecodeConfig, decode
+from flash_attn.triton_amd.decode import decode
+from flash_attn.triton_amd.decode_config import DecodeConfig
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.tuning import ForwardConfig
 from problems import make_problem
