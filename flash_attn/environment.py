@@ -50,13 +50,13 @@ TRITON_AMD_AUTOTUNE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
     "boolean",
     "FALSE",
-    "Time configurations of the Triton kernels on the GPU at the first call of each class of problems.",
+    "Time configurations of the Triton kernels on the GPU at the first call of each class of problems. Read once.",
 )
 TRITON_AMD_FORWARD_CONFIG = Variable(
     "FLASH_ATTENTION_FWD_TRITON_AMD_CONFIG_JSON",
     'a JSON object such as {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4}',
     "",
-    "Configuration of the Triton forward kernel, in place of the shipped one; ignored while autotuning.",
+    "Configuration of the Triton forward kernel, in place of the shipped one; ignored while autotuning. Read once.",
 )
 VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE, TRITON_AMD_AUTOTUNE, TRITON_AMD_FORWARD_CONFIG)
 

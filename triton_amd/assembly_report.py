@@ -106,6 +106,21 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Occupancy:
+    """Waves on a SIMD.
+
+    Attributes:
+        by_registers: as many as the registers allow.
+        by_lds: as many as the LDS allows.
+        waves_per_simd: as many as both allow, in whole work groups.
+    """
+
+    by_registers: int
+    by_lds: float
+    waves_per_simd: float
+
+
+@dataclass(frozen=True)
 class KernelReport:
     """Resources of a compiled kernel and its hot loops.
 
@@ -117,9 +132,7 @@ class KernelReport:
         sgpr_spills: scalar registers that were spilled.
         scratch_bytes: scratch memory of a lane.
         lds_bytes: LDS or shared memory of a work group.
-        waves_by_registers: waves on a SIMD that the registers allow.
-        waves_by_lds: waves on a SIMD that the LDS allows.
-        waves_per_simd: waves on a SIMD that both allow, for whole work groups.
+        occupancy: how many waves fit.
         matrix_instructions: matrix instructions of the whole kernel.
         loops: innermost loops with matrix instructions, most matrix work first; of equals the shortest first.
     """
@@ -131,9 +144,7 @@ class KernelReport:
     sgpr_spills: int
     scratch_bytes: int
     lds_bytes: int
-    waves_by_registers: int
-    waves_by_lds: float
-    waves_per_simd: float
+    occupancy: Occupancy
     matrix_instructions: int
     loops: tuple[Loop, ...]
 
@@ -141,6 +152,11 @@ class KernelReport:
     def hot_loop(self) -> Loop | None:
         """The innermost loop with most matrix work."""
         return self.loops[0] if self.loops else None
+
+    @property
+    def waves_per_simd(self) -> float:
+        """Waves on a SIMD that registers and LDS allow."""
+        return self.occupancy.waves_per_simd
 
     @property
     def hot_scratch(self) -> int:
@@ -168,13 +184,13 @@ def read_amd_assembly(text: str, architecture: Architecture, num_warps: int, sha
         sgpr_spills=_metadata(text, "sgpr_spill_count"),
         scratch_bytes=_metadata(text, "private_segment_fixed_size"),
         lds_bytes=lds,
-        **occupancy(architecture, vgprs, lds, num_warps),
+        occupancy=occupancy(architecture, vgprs, lds, num_warps),
         matrix_instructions=sum(1 for _ in _matrix_shapes(names)),
         loops=tuple(loops),
     )
 
 
-def occupancy(architecture: Architecture, registers: int, lds_bytes: int, num_warps: int) -> dict[str, float]:
+def occupancy(architecture: Architecture, registers: int, lds_bytes: int, num_warps: int) -> Occupancy:
     """Waves on a SIMD as registers, LDS and both allow, for work groups of ``num_warps`` waves."""
     simds = architecture.simds_per_unit
     if architecture.vendor == "nvidia":
@@ -192,11 +208,7 @@ def occupancy(architecture: Architecture, registers: int, lds_bytes: int, num_wa
         lds_groups = architecture.shared_memory_per_unit // lds_bytes
         by_lds = min(by_lds, lds_groups * num_warps / simds)
         groups = min(groups, lds_groups)
-    return {
-        "waves_by_registers": by_registers,
-        "waves_by_lds": by_lds,
-        "waves_per_simd": groups * num_warps / simds,
-    }
+    return Occupancy(by_registers, by_lds, groups * num_warps / simds)
 
 
 def _matrix_shapes(mnemonics: Iterable[str]) -> Iterator[tuple[int, int, int]]:

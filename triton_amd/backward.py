@@ -20,9 +20,11 @@ _PREPROCESS_ELEMENTS = 8192
 def default_backward_config(problem: Problem) -> BackwardConfig:
     """Tiles that fit into 64 KiB of LDS for every head dim; for problems that no tuned row describes."""
     row_bytes = max(problem.head_dim, problem.head_dim_v) * problem.q.element_size()
-    block = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
-    tile = BackwardTile(block_m=block, block_n=block, num_warps=4)
-    return BackwardConfig(dkdv=tile, dq=tile)
+    held = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
+    walked = max(16, held // 2)
+    return BackwardConfig(
+        dkdv=BackwardTile(block_m=walked, block_n=held), dq=BackwardTile(block_m=held, block_n=walked)
+    )
 
 
 def new_gradients(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -84,7 +84,7 @@ def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelCon
 def _tiles(group: ProblemClass, architecture: Architecture) -> Iterator[tuple[int, int, int]]:
     """(block_m, block_n, num_warps), most work of a tile first."""
     for rest in (128, 64, 32, 16):
-        for move in (64, 32, 16):
+        for move in (128, 64, 32, 16) if architecture.matrix_kind in ("wgmma", "tcgen05") else (64, 32, 16):
             for num_warps in (8, 4, 2, 1):
                 rows = rest // num_warps
                 if rows in (16, 32) or (rows == 64 and architecture.vendor == "amd"):

@@ -35,7 +35,7 @@ def read_nvidia_kernel(
         sgpr_spills=0,
         scratch_bytes=stack + local,
         lds_bytes=shared,
-        **occupancy(architecture, registers, shared, num_warps),
+        occupancy=occupancy(architecture, registers, shared, num_warps),
         matrix_instructions=len(_MATRIX.findall(assembly["ptx"])),
         loops=(),
     )

@@ -1,4 +1,4 @@
-"""Which configuration a problem runs with: the row of its class, that of a relative, or what the caller says instead."""
+"""Which configuration a problem runs with: the row of its class, a relative's, or what the caller says."""
 
 from __future__ import annotations
 

@@ -31,12 +31,16 @@ class TritonBackend(Backend):
     Args:
         simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
             for none.
+        forward_config: JSON of a configuration of the forward kernel to use in place of the shipped one.
+        autotune: time configurations on the GPU at the first call of each class of problems.
     """
 
     name = "triton"
 
-    def __init__(self, simulated: str | None = None) -> None:
+    def __init__(self, simulated: str | None = None, forward_config: str | None = None, autotune: bool = False) -> None:
         self._simulated = simulated
+        self._forward_config = forward_config
+        self._autotune = autotune
 
     @property
     def device_type(self) -> str:
@@ -96,7 +100,7 @@ class TritonBackend(Backend):
 
         device = inputs.q.device
         with triton_runtime.launching(device, self._simulated):
-            return triton_calls.forward(spec, inputs, self._architecture(device), self._compute_units(device))
+            return triton_calls.forward(spec, inputs, self._choice(device))
 
     def backward(
         self,
@@ -111,7 +115,7 @@ class TritonBackend(Backend):
 
         device = inputs.q.device
         with triton_runtime.launching(device, self._simulated):
-            return triton_calls.backward(spec, inputs, result, dout, dlse, self._architecture(device))
+            return triton_calls.backward(spec, inputs, result, dout, dlse, self._choice(device))
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
@@ -119,14 +123,11 @@ class TritonBackend(Backend):
 
         device = inputs.q.device
         with triton_runtime.launching(device, self._simulated):
-            return triton_calls.decode(spec, inputs, self._architecture(device), self._compute_units(device))
+            return triton_calls.decode(spec, inputs, self._choice(device))
 
-    def _architecture(self, device: torch.device) -> str:
-        """Name of the architecture that kernels are configured for."""
-        if device.type == "cuda":
-            return architecture_name(device)
-        return self._simulated or _INTERPRETED_AS
-
-    def _compute_units(self, device: torch.device) -> int:
-        """Compute units that a launch should keep busy."""
-        return compute_units(device) if device.type == "cuda" else _PRETENDED_COMPUTE_UNITS
+    def _choice(self, device: torch.device) -> triton_runtime.ConfigChoice:
+        """What the configurations of kernels for tensors on ``device`` follow from."""
+        on_gpu = device.type == "cuda"
+        arch = architecture_name(device) if on_gpu else self._simulated or _INTERPRETED_AS
+        units = compute_units(device) if on_gpu else _PRETENDED_COMPUTE_UNITS
+        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu, units)

@@ -6,46 +6,63 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult, Gradients
+from flash_attn.backends.triton_runtime import ConfigChoice
 from flash_attn.triton_amd import decode as split_kv
 from flash_attn.triton_amd.append import NewTokens
-from flash_attn.triton_amd.backward import attention_backward, default_backward_config
+from flash_attn.triton_amd.autotune import autotuner
+from flash_attn.triton_amd.backward import attention_backward
 from flash_attn.triton_amd.decode_config import decode_config
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.probabilities import attention_probabilities
 from flash_attn.triton_amd.problem import Problem
-from flash_attn.triton_amd.tuning import ForwardConfig
+from flash_attn.triton_amd.tuning import ForwardConfig, backward_config, forward_config
 
 
-def forward(spec: AttentionSpec, inputs: AttentionInputs, arch: str, compute_units: int) -> ForwardResult:
-    """Attention of validated inputs on architecture ``arch``, of which the GPU has ``compute_units``."""
+def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
+    """Attention of validated inputs."""
     described = problem(spec, inputs)
-    if split_kv.has_few_rows(described):
-        config = decode_config(described, arch)
-        out, softmax_lse = split_kv.decode(described, config, compute_units, num_splits=spec.num_splits)
+    shipped = choice.forward_config is None and not choice.autotune
+    if shipped and split_kv.has_few_rows(described):
+        tiles = decode_config(described, choice.arch)
+        out, softmax_lse = split_kv.decode(described, tiles, choice.compute_units, num_splits=spec.num_splits)
     else:
-        out, softmax_lse = attention_forward(described, ForwardConfig())
+        out, softmax_lse = attention_forward(described, _forward_config(described, choice))
     probs = attention_probabilities(described, softmax_lse) if spec.return_attn_probs else None
     return ForwardResult(out, softmax_lse, probs)
 
 
 def backward(
-    spec: AttentionSpec, inputs: AttentionInputs, result: ForwardResult, dout: Tensor, dlse: Tensor | None, arch: str
+    spec: AttentionSpec,
+    inputs: AttentionInputs,
+    result: ForwardResult,
+    dout: Tensor,
+    dlse: Tensor | None,
+    choice: ConfigChoice,
 ) -> Gradients:
-    """Gradients of a forward call on architecture ``arch``."""
-    described = problem(spec, inputs)
-    config = default_backward_config(described)
-    return Gradients(*attention_backward(described, result.out, result.softmax_lse, dout, dlse, config))
+    """Gradients of a forward call."""
+    described, out, softmax_lse = problem(spec, inputs), result.out, result.softmax_lse
+    if choice.autotune:
+        config = autotuner(choice.arch).backward_config(described, out, softmax_lse, dout, dlse)
+    else:
+        config = backward_config(described, choice.arch)
+    return Gradients(*attention_backward(described, out, softmax_lse, dout, dlse, config))
 
 
-def decode(spec: AttentionSpec, inputs: DecodeInputs, arch: str, compute_units: int) -> ForwardResult:
-    """Append, rotate and attend to a KV cache; arguments as for :func:`forward`."""
+def decode(spec: AttentionSpec, inputs: DecodeInputs, choice: ConfigChoice) -> ForwardResult:
+    """Append, rotate and attend to a KV cache."""
     described = problem(spec, _attention_inputs(inputs))
     new_tokens = None
     if inputs.k_new is not None and inputs.v_new is not None:
         table = inputs.rotary_cos, inputs.rotary_sin
         new_tokens = NewTokens(inputs.k_new, inputs.v_new, *table, rotary_interleaved=spec.rotary_interleaved)
-    config = decode_config(described, arch)
-    return ForwardResult(*split_kv.decode(described, config, compute_units, new_tokens, spec.num_splits))
+    config = decode_config(described, choice.arch)
+    return ForwardResult(*split_kv.decode(described, config, choice.compute_units, new_tokens, spec.num_splits))
+
+
+def _forward_config(described: Problem, choice: ConfigChoice) -> ForwardConfig:
+    if choice.autotune:
+        return autotuner(choice.arch).forward_config(described)
+    return forward_config(described, choice.arch, choice.forward_config)
 
 
 def _attention_inputs(inputs: DecodeInputs) -> AttentionInputs:

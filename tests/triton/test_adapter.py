@@ -16,6 +16,7 @@ from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends import gpu, simulation, triton_runtime
 from flash_attn.backends.triton import TritonBackend
 from flash_attn.diagnostics import check, info, support
+from flash_attn.feature_cases import FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = AttentionSpec(torch.bfloat16, 4, 2, 64, 64, 0.125)
@@ -173,7 +174,7 @@ def test_check_of_a_simulated_gpu_is_short(
     simulate: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulate("gfx942")
-    monkeypatch.setattr(check, "FEATURES", tuple(f for f in check.FEATURES if f.name == "forward only"))
+    monkeypatch.setattr(check, "FEATURES", tuple(f for f in FEATURES if f.name == "forward only"))
     assert check.run_check() == check.PASSED
     out = capsys.readouterr().out
     assert "backend triton on cpu" in out
@@ -182,7 +183,7 @@ def test_check_of_a_simulated_gpu_is_short(
 
 
 def test_short_cases_keep_every_feature() -> None:
-    for feature in check.FEATURES:
+    for feature in FEATURES:
         assert feature.shortened().spec()._replace(nheads_q=0, nheads_k=0) == feature.spec()._replace(
             nheads_q=0, nheads_k=0
         )

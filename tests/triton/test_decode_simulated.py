@@ -89,8 +89,9 @@ def test_pipelined_tiles_in_another_order(target: str) -> None:
 
 
 def test_more_parts_than_the_combination_takes_at_once() -> None:
+    # Under ALiBi the last keys weigh most: what was combined before them decays.
     with amdgpu_sim.triton_device("gfx942"):
-        assert not failed(compare_case(DecodeCase((300, 5), 1, 0, 300, 1, 1, 16, 16), PIPELINED, 19))
+        assert not failed(compare_case(DecodeCase((300, 5), 1, 0, 300, 1, 1, 16, 16, alibi_dims=1), PIPELINED, 19))
 
 
 def test_sequences_may_share_a_cache_row() -> None:
