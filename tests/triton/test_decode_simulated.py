@@ -61,7 +61,7 @@ OTHER_TARGETS = {
     "gfx90a": ("splits", "page_16_crossed", "sink"),
     "gfx950": ("one_row", "page_32_one_lookup", "rotary_part_of_halves"),
     "gfx1100": ("splits", "page_7", "sixteen_rows"),
-    "gfx1201": ("one_row", "page_16_crossed", "alibi_softcap"),
+    "gfx1201": ("one_row", "page_16_crossed", "page_7"),
 }
 
 
