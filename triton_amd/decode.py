@@ -93,7 +93,7 @@ def _attn_split_kernel(
 
     row_max, row_sum = initial_state(sink_ptr, heads, BLOCK_M)
     if sink_ptr is not None:
-        row_max = tl.where(split == 0, row_max, float("-inf"))
+        # The sink counts in one part only.
         row_sum = tl.where(split == 0, row_sum, 0.0)
     acc = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
     last_token = (tl.minimum(first_row + BLOCK_M, num_rows) - 1) // nheads_per_group

@@ -20,7 +20,8 @@ class DecodeConfig(ForwardConfig):
     programs_per_unit: int = 2
 
 
-# Two blocks of keys in flight; tiles for which Triton 3.9 spills nothing in a loop, at head dim 128 and 64 rows.
+# Two blocks of keys in flight; the largest tiles that Triton 3.9 compiles without a spill at head dim 128
+# (tests/triton/test_decode_compiled.py), as far as RDNA has registers for them.
 _BY_MATRIX_KIND = {
     "mfma": DecodeConfig(block_m=64, block_n=32, num_warps=4, num_stages=2, programs_per_unit=4),
     "wmma": DecodeConfig(block_m=32, block_n=32, num_warps=4, num_stages=2, programs_per_unit=4),
