@@ -5,7 +5,7 @@
 
 For every class of problems the candidates are compiled, larger tiles first, until ``--tiles`` sizes of tile compiled
 without spills, and the cheapest is taken (see :func:`cost`). ``--estimate`` compiles nothing: it takes the first
-candidate whose estimated registers leave two fifths to spare. ``--write`` puts the row into ``triton_amd/configs``,
+candidate whose estimated registers leave a third to spare. ``--write`` puts the row into ``triton_amd/configs``,
 with this command, Triton's version and the figures as its provenance.
 """
 
@@ -130,9 +130,9 @@ def choose(group: ProblemClass, architecture: Architecture, tiles: int, most: in
 
 
 def estimate(group: ProblemClass, architecture: Architecture) -> tuple[KernelConfig, dict[str, float]]:
-    """The first candidate whose estimated registers leave two fifths to spare, or the one that needs the fewest."""
+    """The first candidate whose estimated registers leave a third to spare, or the one that needs the fewest."""
     needs = {config: registers_per_lane(config, group, architecture) for config in candidates(group, architecture)}
-    limit = 0.6 * min(architecture.max_registers_per_lane, architecture.registers_per_lane // 2)
+    limit = 2 / 3 * min(architecture.max_registers_per_lane, architecture.registers_per_lane // 2)
     config = next((config for config in needs if needs[config] <= limit), min(needs, key=lambda key: needs[key]))
     return config, {"estimated_registers": needs[config], "estimated_lds": lds_bytes(config, group)}
 

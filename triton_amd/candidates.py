@@ -14,6 +14,8 @@ from .kernel_config import BackwardTile, ForwardConfig, KernelConfig, ProblemCla
 
 # Registers of a lane that addresses, masks and the state of the softmax take.
 _OTHER_REGISTERS = 40
+# Without matrix instructions Triton unrolls a product over all of its elements: what still compiles in seconds.
+_UNROLLED_PRODUCTS = 512
 _SCHEDULERS = ("", "amdgpu-sched-strategy=iterative-ilp", "amdgpu-sched-strategy=iterative-minreg")
 _DIES = {"gfx942": 8, "gfx950": 8}
 
@@ -36,6 +38,9 @@ def reason_against(config: KernelConfig, group: ProblemClass, architecture: Arch
     lds = lds_bytes(config, group)
     if lds > architecture.shared_memory_per_block:
         return f"{lds} bytes of shared memory, of {architecture.shared_memory_per_block}"
+    if _lacks_matrix_unit(group, architecture):
+        products = config.block_m * config.block_n * group.block_d // (config.num_warps * architecture.wave_size)
+        return f"{products} products of a lane, unrolled" if products > _UNROLLED_PRODUCTS else None
     registers = registers_per_lane(config, group, architecture)
     waves = max(config.waves_per_eu, -(-config.num_warps // architecture.simds_per_unit))
     limit = min(architecture.max_registers_per_lane, architecture.registers_per_lane // waves)
@@ -68,7 +73,16 @@ def registers_per_lane(config: KernelConfig, group: ProblemClass, architecture: 
     copies = 2 if architecture.family.startswith("RDNA3") else 1
     operands = copies * resting * group.block_d * (2 if dkdv or dq else 1) * group.bits // 32
     staged = (4 if dkdv or dq else 2) * moving * group.block_d * group.bits // 32
+    if architecture.vendor == "nvidia":
+        staged = 0  # copied into shared memory past the registers
+    if architecture.matrix_kind in ("wgmma", "tcgen05"):
+        operands = 0  # read from shared memory
     return (accumulators + scores + operands + staged) // lanes + _OTHER_REGISTERS
+
+
+def _lacks_matrix_unit(group: ProblemClass, architecture: Architecture) -> bool:
+    """Whether exact fp32 products are left to the vector units: on all but CDNA."""
+    return group.bits == 32 and architecture.matrix_kind != "mfma"
 
 
 def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelConfig]:
@@ -76,7 +90,8 @@ def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelCon
     for block_m, block_n, num_warps in _tiles(group, architecture):
         tile = kind(block_m=block_m, block_n=block_n, num_warps=num_warps)
         if architecture.vendor == "nvidia":
-            yield from (replace(tile, num_stages=stages) for stages in (3, 2))
+            depths = (1,) if _lacks_matrix_unit(group, architecture) else (3, 2)
+            yield from (replace(tile, num_stages=stages) for stages in depths)
         else:
             yield from _amd_variants(tile, group, architecture)
 
@@ -85,10 +100,14 @@ def _tiles(group: ProblemClass, architecture: Architecture) -> Iterator[tuple[in
     """(block_m, block_n, num_warps), most work of a tile first."""
     for rest in (128, 64, 32, 16):
         for move in (128, 64, 32, 16) if architecture.matrix_kind in ("wgmma", "tcgen05") else (64, 32, 16):
-            for num_warps in (8, 4, 2, 1):
-                rows = rest // num_warps
-                if rows in (16, 32) or (rows == 64 and architecture.vendor == "amd"):
+            for num_warps in (4, 8) if _lacks_matrix_unit(group, architecture) else (8, 4, 2, 1):
+                if _lacks_matrix_unit(group, architecture) or _rows_of_a_wave(rest, num_warps, architecture):
                     yield (move, rest, num_warps) if group.kernel == "backward_dkdv" else (rest, move, num_warps)
+
+
+def _rows_of_a_wave(rows: int, num_warps: int, architecture: Architecture) -> bool:
+    """Whether a wave gets one to four matrix instructions' worth of rows."""
+    return rows // num_warps in ((16, 32, 64) if architecture.vendor == "amd" else (16, 32))
 
 
 def _amd_variants(tile: KernelConfig, group: ProblemClass, architecture: Architecture) -> Iterator[KernelConfig]:
@@ -98,5 +117,5 @@ def _amd_variants(tile: KernelConfig, group: ProblemClass, architecture: Archite
     # One wave alone on a SIMD of CDNA cannot hide the latency of memory; the backward of large heads has no choice.
     waves = ((2,) if group.kernel == "forward" and group.block_d <= 128 else (2, 1)) if cdna else (0,)
     for waves_per_eu in waves:
-        for scheduler in _SCHEDULERS:
+        for scheduler in _SCHEDULERS[:1] if _lacks_matrix_unit(group, architecture) else _SCHEDULERS:
             yield replace(tile, waves_per_eu=waves_per_eu, kpack=kpack, llvm_fn_attrs=scheduler)
