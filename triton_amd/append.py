@@ -21,6 +21,8 @@ from .sequences import query_sequence
 from .tiles import packed_offsets
 
 _BLOCK_ROWS = 16
+# Products are rounded before they are added, as PyTorch does it: keys rotated here and there are the same.
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def append_launch(problem: Problem, new: NewTokens) -> tuple[Problem, Launch]:
         "FOLLOWS": problem.is_banded,
         "FP8_MAX": torch.finfo(problem.k.dtype).max if fp8 else 0.0,
     }
-    launch = Launch(_append_kernel, (blocks_k + blocks_q, problem.batch_size), arguments, {"num_warps": 4})
+    launch = Launch(_append_kernel, (blocks_k + blocks_q, problem.batch_size), arguments, _OPTIONS)
     return dataclasses.replace(problem, q=rotated, seqused_k=lengths), launch
 
 

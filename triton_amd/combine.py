@@ -71,4 +71,4 @@ def combine_launch(
         "BLOCK_SPLITS": _BLOCK_SPLITS,
     }
     grid = (problem.max_seqlen_q * problem.nheads_q * problem.batch_size,)
-    return Launch(_combine_kernel, grid, arguments, {"num_warps": 2})
+    return Launch(_combine_kernel, grid, arguments, {"num_warps": 2, "enable_fp_fusion": True})

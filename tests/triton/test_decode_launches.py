@@ -15,6 +15,7 @@ from flash_attn.triton_amd.split_plan import choose_num_splits, most_keys_of_til
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import amdgpu_sim
+from flash_attn.backends.base import DecodeInputs
 from flash_attn.testing import DecodeCase, make_decode
 
 CONFIG = DecodeConfig(block_m=32, block_n=32, num_warps=2)
@@ -47,7 +48,7 @@ def _problem(batch: int = 1, capacity: int = 131072, seqlen_q: int = 1, **change
 
     q, k, v = empty(batch, seqlen_q, 32, 128), empty(batch, capacity, 8, 128), empty(batch, capacity, 8, 128)
     problem = Problem(q, k, v, seqlen_q, capacity, 0.1, seqused_k=empty(batch, dtype=torch.int32))
-    return dataclasses.replace(problem, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(problem, **changes)
 
 
 @pytest.mark.parametrize("page_size", [0, 1, 16])
@@ -56,7 +57,7 @@ def test_the_host_never_looks_at_data(page_size: int, num_splits: int) -> None:
     case = dataclasses.replace(FULL, page_size=page_size, batch_idx=page_size == 0)
     spec, real = make_decode(case)
     with FakeTensorMode() as mode:
-        fake = real._make(None if x is None else mode.from_tensor(x) for x in real)
+        fake = DecodeInputs(*[None if x is None else mode.from_tensor(x) for x in real])  # type: ignore[arg-type]
         problem, new_tokens = decode_problem(spec, fake)
         out, lse, launches = decode_launches(problem, CONFIG, 4, new_tokens, num_splits)
     assert out.shape == (3, 4, 4, 32)

@@ -101,6 +101,18 @@ def test_sequences_may_share_a_cache_row() -> None:
         assert not failed(compare_call(spec, shared, SMALL, 2))
 
 
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_rotated_keys_are_those_of_pytorch(interleaved: bool) -> None:
+    case = DecodeCase((14, 40), 1, 5, 48, dtype=F32, rotary_dim=24, rotary_interleaved=interleaved)
+    spec, inputs = make_decode(case)
+    tested = inputs._replace(k_cache=inputs.k_cache.clone(), v_cache=inputs.v_cache.clone())
+    ReferenceBackend(None).decode(spec, inputs)
+    problem, new_tokens = decode_problem(spec, tested)
+    with amdgpu_sim.triton_device("gfx942"):
+        decode(problem, SMALL, 4, new_tokens, 1)
+    assert torch.equal(tested.k_cache, inputs.k_cache)
+
+
 def test_negative_scale() -> None:
     spec, inputs = make_decode(DecodeCase((17, 40), 2, 0, 48))
     with amdgpu_sim.triton_device("gfx942"):
