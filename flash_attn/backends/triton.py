@@ -12,11 +12,12 @@ from flash_attn import architectures
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
-from flash_attn.backends.gpu import architecture_name
-from flash_attn.backends.kv_append import append_and_rotate
+from flash_attn.backends.gpu import architecture_name, compute_units
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _MAX_HEAD_DIM = 512
+# Of a GPU that is not there.
+_PRETENDED_COMPUTE_UNITS = 64
 # The interpreter knows no architecture; configurations are then those of this one.
 _INTERPRETED_AS = "gfx942"
 
@@ -24,8 +25,8 @@ _INTERPRETED_AS = "gfx942"
 class TritonBackend(Backend):
     """Attention in Triton.
 
-    ``deterministic`` and ``num_splits`` change nothing: every sum has a fixed order, and one program goes over all
-    keys of its rows.
+    ``deterministic`` changes nothing: every sum has a fixed order. ``num_splits`` counts where rows are few: there
+    programs share the keys of a row.
 
     Args:
         simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
@@ -118,10 +119,15 @@ class TritonBackend(Backend):
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
-        return self.forward(*append_and_rotate(spec, inputs))
+        from flash_attn.backends import triton_calls
+
+        device = inputs.q.device
+        with triton_runtime.launching(device, self._simulated):
+            return triton_calls.decode(spec, inputs, self._choice(device))
 
     def _choice(self, device: torch.device) -> triton_runtime.ConfigChoice:
         """What the configurations of kernels for tensors on ``device`` follow from."""
         on_gpu = device.type == "cuda"
         arch = architecture_name(device) if on_gpu else self._simulated or _INTERPRETED_AS
-        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu)
+        units = compute_units(device) if on_gpu else _PRETENDED_COMPUTE_UNITS
+        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu, units)
