@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flash_attn.attention_spec import AttentionSpec
+
 TILE_ELEMENTS = 1 << 21
 """Scores of one tile over all its heads: 4 MiB in bf16, well inside a last-level cache."""
 MAX_ROWS = 512
@@ -54,9 +56,8 @@ class Band(NamedTuple):
     seqlen_k: int
 
     @classmethod
-    def of_window(cls, window_left: int, window_right: int, seqlen_q: int, seqlen_k: int) -> Band:
-        """Band of a bottom-right aligned window."""
-        diagonal = seqlen_k - seqlen_q
+    def of_window(cls, window_left: int, window_right: int, diagonal: int, seqlen_k: int) -> Band:
+        """Band of a window around the key that a row is aligned to; that of row 0 is ``diagonal``."""
         lower = diagonal - window_left if window_left >= 0 else None
         upper = diagonal + window_right if window_right >= 0 else None
         return cls(lower, upper, seqlen_k)
@@ -124,8 +125,18 @@ class Workspace:
         return buffer[:elements].view(shape)
 
 
+def product_dtype(spec: AttentionSpec) -> torch.dtype:
+    """Dtype in which the matrices of a call are multiplied.
+
+    Fp8 and what has a scale is multiplied in fp32, where neither rounds.
+    """
+    if (spec.is_fp8 or spec.has_descale) and spec.dtype != torch.float64:
+        return torch.float32
+    return _fast_dtype(spec.dtype)
+
+
 @functools.cache
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
+def _fast_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype in which matrices of ``dtype`` are multiplied: fp16 has no fast product on a CPU, bf16 not on all."""
     if dtype == torch.bfloat16:
         fast = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
