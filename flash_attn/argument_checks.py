@@ -212,9 +212,12 @@ def check_new_tokens(
         check_cumulative("cu_seqlens_k_new", cu_seqlens_k_new, q, batch_size)
     for name, new, cache in (("k", k, k_cache), ("v", v, v_cache)):
         check_rank(name, new, 3 if cu_seqlens_k_new is not None else 4)
-        if new.dtype != cache.dtype:
-            check_same_kind(name, new, q)
         check_device(name, new, q)
+        if new.dtype != cache.dtype and (new.dtype != q.dtype or q.dtype in FP8_DTYPES):
+            raise TypeError(
+                f"{name}: got dtype {new.dtype}; accepted is that of {name}_cache, {cache.dtype}"
+                + ("" if q.dtype in FP8_DTYPES or q.dtype == cache.dtype else f", or that of q, {q.dtype}")
+            )
         check_last_stride(name, new)
         rows = (batch_size, k.shape[1]) if cu_seqlens_k_new is None else (k.shape[0],)
         accepted = (*rows, cache.shape[2], cache.shape[3])

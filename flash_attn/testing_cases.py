@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends.base import AttentionInputs, DecodeInputs
 from flash_attn.validation import attention_request, decode_request
 
@@ -183,6 +183,7 @@ def make_decode(case: DecodeCase, device: torch.device | str = "cpu") -> tuple[A
     rotary_seqlens = torch.tensor(case.cache_seqlens, dtype=torch.int32, device=device) + case.rotary_offset
     alibi_shape = {1: (case.nheads_q,), 2: (batch, case.nheads_q)}
     kv_dtype = case.kv_dtype or case.dtype
+    new_dtype = kv_dtype if case.dtype in FP8_DTYPES else case.dtype
     q_shape = (batch, case.seqlen_q) if case.seqlens_q is None else (sum(case.seqlens_q),)
     new_shape = (batch, case.seqlen_new) if case.seqlens_new is None else (sum(case.seqlens_new),)
     appends = case.seqlen_new > 0 or case.seqlens_new is not None
@@ -190,8 +191,8 @@ def make_decode(case: DecodeCase, device: torch.device | str = "cpu") -> tuple[A
         normal(*q_shape, case.nheads_q, case.head_dim),
         normal(*cache_shape, case.nheads_k, case.head_dim, dtype=kv_dtype),
         normal(*cache_shape, case.nheads_k, case.head_dim_v, dtype=kv_dtype),
-        normal(*new_shape, case.nheads_k, case.head_dim) if appends else None,
-        normal(*new_shape, case.nheads_k, case.head_dim_v) if appends else None,
+        normal(*new_shape, case.nheads_k, case.head_dim, dtype=new_dtype) if appends else None,
+        normal(*new_shape, case.nheads_k, case.head_dim_v, dtype=new_dtype) if appends else None,
         cos,
         sin,
         torch.tensor(case.cache_seqlens, dtype=torch.int32, device=device),
