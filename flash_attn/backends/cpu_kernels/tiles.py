@@ -21,6 +21,8 @@ MIN_COLUMNS = 512
 """Keys of one block where the row range has to be split over keys."""
 DROPOUT_ELEMENTS = 1 << 16
 """Scores of one tile with dropout: Philox needs some fifteen int64 words of scratch for each."""
+UPCAST_ELEMENTS = 1 << 20
+"""Keys (or values) of one block that are upcast from fp8: 4 MiB."""
 DENSE_BYTES = 8 << 20
 """Keys (or values) of a unit that several row tiles read are copied once, densely, up to this size."""
 DENSE_ROWS = 32
@@ -35,6 +37,11 @@ class TileShape(NamedTuple):
     rows: int
     columns: int
     heads: int
+
+    def with_key_elements(self, limit: int, head_dim: int) -> TileShape:
+        """The same with fewer keys and heads, so that the keys of a block have no more than ``limit`` elements."""
+        columns = max(1, min(self.columns, limit // head_dim))
+        return TileShape(self.rows, columns, max(1, min(self.heads, limit // (head_dim * columns))))
 
 
 def tile_shape(rows: int, columns: int, group: int, masked: bool, dropout: bool) -> TileShape:

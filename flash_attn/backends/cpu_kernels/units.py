@@ -193,6 +193,8 @@ def units(spec: AttentionSpec, inputs: AttentionInputs) -> Iterator[Unit]:
         group = spec.nheads_per_group
         for row_start, rows, column_start, columns in _chunks(spec.attention_chunk, seqlen_q, seqlen_k):
             tile = tile_shape(max(1, rows), max(1, columns), group, masked, spec.dropout_p > 0)
+            if spec.is_fp8:
+                tile = tile.with_key_elements(tiles.UPCAST_ELEMENTS, spec.head_dim + spec.head_dim_v)
             heads = min(spec.nheads_k, tile.heads)
             sequences = max(1, min(step, tile.heads // spec.nheads_k))
             for first in range(batch0, batch0 + step, sequences):
