@@ -34,9 +34,10 @@ COLUMNS = ["inputs", "RMSE, outliers", "of bf16", "largest", "RMSE, normal", "of
 Inputs = tuple[Tensor, Tensor, Tensor]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *descales: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, descales: tuple[Tensor | None, ...] = (None, None, None)) -> Tensor:
     """Output of one call."""
-    out = flash_attn_func(q, k, v, None, False, None, *descales)
+    q_descale, k_descale, v_descale = descales
+    out = flash_attn_func(q, k, v, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
     assert isinstance(out, Tensor)
     return out
 
@@ -51,7 +52,7 @@ def scaled(quantize: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype) -
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (q8, q_descale), (k8, k_descale), (v8, v_descale) = (quantize(x, k.shape[2], dtype) for x in (q, k, v))
-        return attention(q8, k8, v8, q_descale, k_descale, v_descale)
+        return attention(q8, k8, v8, (q_descale, k_descale, v_descale))
 
     return call
 
