@@ -21,6 +21,12 @@ def last_dim_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def forward_operator(request: tuple[Any, ...]) -> Any:
+    """``flash_attn::forward``, or ``forward_extended`` where a request goes on behind the backend's name."""
+    operators = torch.ops.flash_attn
+    return operators.forward.default if len(request) == BACKEND + 1 else operators.forward_extended.default
+
+
 def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     """Keep what the backward reads; the backend is chosen here, so that it is never chosen again."""
     out, softmax_lse, probs = output
@@ -91,7 +97,7 @@ class EagerAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *request: Any) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            output: tuple[Tensor, Tensor, Tensor] = torch.ops.flash_attn.forward.default(*request)
+            output: tuple[Tensor, Tensor, Tensor] = forward_operator(request)(*request)
         save_for_backward(ctx, request, output)
         return output
 
@@ -128,8 +134,8 @@ def _vmap(op: Any, first: int, info: Any, in_dims: tuple[int | None, ...], args:
 
 
 def vmap_forward(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-    """Vmap rule of ``flash_attn::forward``."""
-    return _vmap(torch.ops.flash_attn.forward, 0, info, in_dims, args)
+    """Vmap rule of ``flash_attn::forward`` and ``forward_extended``."""
+    return _vmap(forward_operator(args), 0, info, in_dims, args)
 
 
 def vmap_backward(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
@@ -142,7 +148,7 @@ class TransformedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output: tuple[Tensor, Tensor, Tensor] = torch.ops.flash_attn.forward.default(*request)
+        output: tuple[Tensor, Tensor, Tensor] = forward_operator(request)(*request)
         return output
 
     setup_context = staticmethod(save_for_backward)

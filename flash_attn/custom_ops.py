@@ -1,4 +1,7 @@
-"""The torch.library operators ``flash_attn::forward``, ``backward`` and ``with_kvcache``.
+"""The torch.library operators ``flash_attn::forward``, ``forward_extended``, ``backward`` and ``with_kvcache``.
+
+``forward_extended`` is ``forward`` with the arguments that FlashAttention-3 adds: an operator pays for each argument of
+its schema at every call, given or not.
 
 The operators validate, choose the backend and call it, so that every way in (the public functions, the
 private names, ``torch.ops``, a compiled graph) is checked by the same code. Autocast does not touch them:
@@ -38,13 +41,17 @@ _REQUEST = (
     "SymInt max_seqlen_q, SymInt max_seqlen_k, Tensor? seqused_k, Tensor? leftpad_k, Tensor? block_table, "
     "Tensor? alibi_slopes, Tensor? learnable_sink, Tensor? rng_state, float dropout_p, float? softmax_scale, "
     "bool causal, SymInt window_size_left, SymInt window_size_right, float softcap, bool deterministic, "
-    "bool return_attn_probs, int num_splits, bool needs_backward, str backend, Tensor? q_descale=None, "
-    "Tensor? k_descale=None, Tensor? v_descale=None, Tensor? qv=None, Tensor? seqused_q=None, int attention_chunk=0"
+    "bool return_attn_probs, int num_splits, bool needs_backward, str backend"
+)
+_EXTENDED = (
+    f"{_REQUEST}, Tensor? q_descale=None, Tensor? k_descale=None, Tensor? v_descale=None, Tensor? qv=None, "
+    "Tensor? seqused_q=None, int attention_chunk=0"
 )
 _LIBRARY = torch.library.Library("flash_attn", "FRAGMENT")
-_LIBRARY.define(f"forward({_REQUEST}) -> (Tensor out, Tensor softmax_lse, Tensor attn_probs)")
+for _name, _schema in (("forward", _REQUEST), ("forward_extended", _EXTENDED)):
+    _LIBRARY.define(f"{_name}({_schema}) -> (Tensor out, Tensor softmax_lse, Tensor attn_probs)")
 _LIBRARY.define(
-    f"backward(Tensor dout, Tensor? dlse, Tensor out, Tensor softmax_lse, {_REQUEST}) "
+    f"backward(Tensor dout, Tensor? dlse, Tensor out, Tensor softmax_lse, {_EXTENDED}) "
     "-> (Tensor dq, Tensor dk, Tensor dv, Tensor softmax_d)"
 )
 _LIBRARY.define(
@@ -56,17 +63,19 @@ _LIBRARY.define(
     "Tensor? qv=None, Tensor? cu_seqlens_q=None, SymInt max_seqlen_q=0, Tensor? cu_seqlens_k_new=None, "
     "Tensor? rotary_seqlens=None, int attention_chunk=0) -> (Tensor out, Tensor softmax_lse)"
 )
+_FORWARD = torch.ops.flash_attn.forward.default
 _DECODE_BACKEND = 20
 """Position of ``backend`` in a decoding request. What follows may be missing: the dispatcher drops defaults."""
-_FORWARD = torch.ops.flash_attn.forward.default
 
 
 def _attention_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, AttentionInputs]:
-    return attention_request(*(request[:BACKEND] + request[BACKEND + 1 :]))
+    if len(request) == BACKEND + 1:
+        return attention_request(*request[:-1])
+    return attention_request(*request[:BACKEND], *request[BACKEND + 1 :])
 
 
 def _decode_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, DecodeInputs]:
-    return decode_request(*(request[:_DECODE_BACKEND] + request[_DECODE_BACKEND + 1 :]))
+    return decode_request(*request[:_DECODE_BACKEND], *request[_DECODE_BACKEND + 1 :])
 
 
 def _forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,26 +212,21 @@ def attention(
         needs_grad,
         dispatch.requested(),
     )
-    if not (
-        q_descale is None
-        and k_descale is None
-        and v_descale is None
-        and qv is None
-        and seqused_q is None
-        and attention_chunk == 0
-    ):
+    operator = _FORWARD
+    if not (q_descale is k_descale is v_descale is qv is seqused_q is None and attention_chunk == 0):
+        operator = torch.ops.flash_attn.forward_extended.default
         qv = None if qv is None else last_dim_contiguous(qv)
         request += (q_descale, k_descale, v_descale, qv, seqused_q, attention_chunk)
     output: tuple[Tensor, Tensor, Tensor]
     if torch._C._are_functorch_transforms_active():
         output = TransformedAttention.apply(*request)
     elif torch.compiler.is_compiling():
-        output = _FORWARD(*request)
+        output = operator(*request)
     elif needs_grad:
         output = EagerAttention.apply(*request)
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            output = _FORWARD(*request)
+            output = operator(*request)
     return output
 
 
@@ -377,14 +381,20 @@ _AUTOCAST_KEYS = ("AutocastCPU", "AutocastCUDA")
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.AutocastCUDA
 )
-for _name, _kernel in (("forward", _forward), ("backward", _backward), ("with_kvcache", _with_kvcache)):
+for _name, _kernel in (
+    ("forward", _forward),
+    ("forward_extended", _forward),
+    ("backward", _backward),
+    ("with_kvcache", _with_kvcache),
+):
     _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
     for _key in _AUTOCAST_KEYS:
         _LIBRARY.impl(_name, _without_autocast(getattr(torch.ops.flash_attn, _name).default), _key)
-torch.library.register_fake("flash_attn::forward", _fake_forward, lib=_LIBRARY)
+for _name in ("flash_attn::forward", "flash_attn::forward_extended"):
+    torch.library.register_fake(_name, _fake_forward, lib=_LIBRARY)
+    torch.library.register_autograd(_name, gradients, setup_context=save_for_backward, lib=_LIBRARY)
+    torch.library.register_vmap(_name, vmap_forward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::with_kvcache", _fake_with_kvcache, lib=_LIBRARY)
-torch.library.register_autograd("flash_attn::forward", gradients, setup_context=save_for_backward, lib=_LIBRARY)
 torch.library.register_autograd("flash_attn::backward", no_second_backward, lib=_LIBRARY)
-torch.library.register_vmap("flash_attn::forward", vmap_forward, lib=_LIBRARY)
 torch.library.register_vmap("flash_attn::backward", vmap_backward, lib=_LIBRARY)

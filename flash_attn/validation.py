@@ -120,10 +120,15 @@ def attention_request(
         learnable_sink is not None,
         seqused_k is not None,
         leftpad_k is not None,
-        needs_backward=needs_backward,
-        deterministic=deterministic,
-        return_attn_probs=return_attn_probs and dropout_p > 0,
-        num_splits=num_splits,
+        False,  # has_cache_batch_idx, and what else decoding has
+        "attention",
+        False,
+        0,
+        True,
+        needs_backward,
+        deterministic,
+        return_attn_probs and dropout_p > 0,
+        num_splits,
     )
     inputs = AttentionInputs(
         q,
@@ -141,16 +146,8 @@ def attention_request(
         learnable_sink,
         rng_state,
     )
-    if (
-        k.dtype == q.dtype
-        and q.dtype not in FP8_DTYPES
-        and q_descale is None
-        and k_descale is None
-        and v_descale is None
-        and qv is None
-        and seqused_q is None
-        and attention_chunk == 0
-    ):
+    plain = q_descale is k_descale is v_descale is qv is seqused_q is None and attention_chunk == 0
+    if plain and k.dtype == q.dtype and not (needs_backward and q.dtype in FP8_DTYPES):
         return spec, inputs
     check_extensions(spec, q, k, batch_size, q_descale, k_descale, v_descale, qv, attention_chunk)
     if seqused_q is not None:

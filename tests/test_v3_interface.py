@@ -266,7 +266,7 @@ def test_compiles() -> None:
 def test_opcheck() -> None:
     q, k, v, qv = (_normal(2, 6, 2, 8, seed=i, dtype=torch.float32) for i in range(4))
     request = (*[None] * 2, 0, 0, *[None] * 6, 0.0, None, True, -1, -1, 0.0, False, False, 0)
-    forward = torch.ops.flash_attn.forward.default
+    forward = torch.ops.flash_attn.forward_extended.default
     used = _ints(3, 6)
     torch.library.opcheck(forward, (q, k, v, *request, False, "", None, None, None, qv, used, 4))
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
