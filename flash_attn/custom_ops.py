@@ -69,8 +69,6 @@ _DECODE_BACKEND = 20
 
 
 def _attention_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, AttentionInputs]:
-    if len(request) == BACKEND + 1:
-        return attention_request(*request[:-1])
     return attention_request(*request[:BACKEND], *request[BACKEND + 1 :])
 
 
@@ -79,7 +77,8 @@ def _decode_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, DecodeInpu
 
 
 def _forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
-    spec, inputs = _attention_request(request)
+    plain = len(request) == BACKEND + 1
+    spec, inputs = attention_request(*request[:-1]) if plain else _attention_request(request)
     check_attention_values(inputs)
     chosen = dispatch.select(spec, inputs.q.device, request[BACKEND] or dispatch.requested())
     result = chosen.forward(spec, inputs)

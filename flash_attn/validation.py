@@ -147,7 +147,7 @@ def attention_request(
         rng_state,
     )
     plain = q_descale is k_descale is v_descale is qv is seqused_q is None and attention_chunk == 0
-    if plain and k.dtype == q.dtype and not (needs_backward and q.dtype in FP8_DTYPES):
+    if plain and k.dtype is q.dtype and not (needs_backward and q.dtype in FP8_DTYPES):
         return spec, inputs
     check_extensions(spec, q, k, batch_size, q_descale, k_descale, v_descale, qv, attention_chunk)
     if seqused_q is not None:
