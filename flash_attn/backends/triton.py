@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from flash_attn import architectures
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
+from flash_attn.backends.extensions import DESCALES, FP8, extension_reasons
 from flash_attn.backends.gpu import architecture_name, compute_units
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, *FP8_DTYPES)
 _MAX_HEAD_DIM = 512
 # Of a GPU that is not there.
 _PRETENDED_COMPUTE_UNITS = 64
@@ -53,11 +54,17 @@ class TritonBackend(Backend):
         return self._simulated is not None or triton_runtime.interpreting()
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """Every reason against ``spec``: its dtype, its head dims, a backward into pages or cache rows."""
-        reasons = []
+        """Every reason against ``spec``: dtypes, head dims, backwards into caches, some v3 arguments."""
+        reasons = extension_reasons(spec, having=(FP8, DESCALES))
         if spec.dtype not in _DTYPES:
             supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
             reasons.append(f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of {supported}")
+        if spec.dtype in FP8_DTYPES and spec.key_dtype != spec.dtype:
+            reasons.append("no fp8 queries with keys of another dtype")
+        if spec.dtype in FP8_DTYPES and spec.rotary_dim > 0:
+            reasons.append("no rotation of fp8 queries")
+        if spec.is_fp8 and spec.return_attn_probs:
+            reasons.append("no probabilities of fp8 inputs")
         if max(spec.head_dim, spec.head_dim_v) > _MAX_HEAD_DIM:
             reasons.append(f"head dims beyond {_MAX_HEAD_DIM}")
         if spec.needs_backward and spec.kv_layout == "paged":

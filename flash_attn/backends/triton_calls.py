@@ -17,6 +17,9 @@ from flash_attn.triton_amd.probabilities import attention_probabilities
 from flash_attn.triton_amd.problem import Problem
 from flash_attn.triton_amd.tuning import ForwardConfig, backward_config, forward_config
 
+# Inputs of requests that the backend refuses.
+_UNKNOWN = ("qv", "seqused_q")
+
 
 def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
     """Attention of validated inputs."""
@@ -80,6 +83,9 @@ def _attention_inputs(inputs: DecodeInputs) -> AttentionInputs:
         cache_batch_idx=inputs.cache_batch_idx,
         alibi_slopes=inputs.alibi_slopes,
         learnable_sink=inputs.learnable_sink,
+        q_descale=inputs.q_descale,
+        k_descale=inputs.k_descale,
+        v_descale=inputs.v_descale,
     )
 
 
@@ -90,8 +96,9 @@ def problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
         learnable_sink=_contiguous(inputs.learnable_sink),
         rng_state=_contiguous(inputs.rng_state),
     )
+    known = {name: value for name, value in given._asdict().items() if name not in _UNKNOWN}
     return Problem(
-        **given._asdict(),
+        **known,
         softmax_scale=spec.softmax_scale,
         window_left=spec.window_left,
         window_right=spec.window_right,
