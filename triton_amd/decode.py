@@ -78,7 +78,7 @@ def _attn_split_kernel(
     q_offsets = packed_offsets(tokens, members, stride_qs, stride_qh, BLOCK_D)
     q = load_tile(q_ptr, q_offsets, num_rows - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
     if UPCAST:
-        q = q.to(tl.float16)
+        q = q.to(tl.bfloat16)
     if q_descale is not None:
         scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
     if k_descale is not None:

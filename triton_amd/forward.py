@@ -118,7 +118,7 @@ def _attn_fwd_kernel(
     q_offsets = tile_offsets(stride_qs, BLOCK_M, BLOCK_D, WIDE_OFFSETS)
     q = load_tile(q_ptr, q_offsets, seqlen_q - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
     if UPCAST:
-        q = q.to(tl.float16)
+        q = q.to(tl.bfloat16)
     if q_descale is not None:
         scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
     if k_descale is not None:
@@ -214,7 +214,7 @@ def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: F
 
 
 def fp8_arguments(problem: Problem, config: ForwardConfig) -> dict[str, int | bool]:
-    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in float16."""
+    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in bfloat16."""
     native = _NATIVE_FP8.get(problem.q.dtype) == config.fp8 and config.fp8 is not None
     upcast = problem.q.dtype.itemsize == 1 and not native
     return {"UPCAST": upcast, "HEADROOM": int(math.log2(torch.finfo(problem.q.dtype).max)) if native else 0}
