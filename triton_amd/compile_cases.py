@@ -51,8 +51,9 @@ class Case:
         problem = Problem(q, q, q, _SEQLEN, _SEQLEN, head_dim**-0.5, window_right=right)
         out = _meta((1, _SEQLEN, _NHEADS, head_dim), torch.bfloat16 if self.group.bits == 8 else q.dtype)
         lse = _meta((1, _NHEADS, _SEQLEN), torch.float32)
+        config = for_architecture(config, architecture.name)
         if isinstance(config, ForwardConfig):
-            return forward_launch(problem, out, lse, for_architecture(config, architecture.name))
+            return forward_launch(problem, out, lse, config)
         assert isinstance(config, BackwardTile)
         both = BackwardConfig(config, config, config.num_xcds)
         launches = backward_launches(problem, out, lse, out, None, new_gradients(problem), both)
