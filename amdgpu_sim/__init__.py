@@ -1,6 +1,7 @@
 """Executes AMD GPU machine code on a CPU: gfx90a, gfx942, gfx950, gfx1100 and gfx1201, in Python and
 numpy."""
 
+from amdgpu_sim.code_object import CodeObject
 from amdgpu_sim.cycles import CycleEstimate, estimate_cycles
 from amdgpu_sim.errors import (
     AssemblyError,
@@ -14,6 +15,7 @@ from amdgpu_sim.errors import (
     UnsupportedInstructionError,
     UnsupportedStateError,
 )
+from amdgpu_sim.hip.device import hip_device
 from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.program import Program
 from amdgpu_sim.report import RunReport
@@ -23,6 +25,7 @@ from amdgpu_sim.triton_frontend import triton_device
 __all__ = [
     "TARGETS",
     "AssemblyError",
+    "CodeObject",
     "CycleEstimate",
     "DeadlockError",
     "GlobalMemory",
@@ -38,5 +41,6 @@ __all__ = [
     "UnsupportedInstructionError",
     "UnsupportedStateError",
     "estimate_cycles",
+    "hip_device",
     "triton_device",
 ]

@@ -45,8 +45,10 @@ Modifier = int | str | list[int]
 
 @dataclass
 class AsmLine:
-    """One instruction: ``number`` is its line in the text, ``source`` the ``file:line`` of the last
-    ``.loc``."""
+    """One instruction: ``number`` is its line in the text, ``source`` the ``file:line`` it comes from.
+
+    ``address`` is where it lies at run time; None in assembly text, which has no addresses.
+    """
 
     number: int
     text: str
@@ -54,6 +56,7 @@ class AsmLine:
     operands: list[str]
     modifiers: dict[str, Modifier]
     source: str
+    address: int | None = None
 
     def unsupported(self, why: str) -> UnsupportedInstructionError:
         """The error for this line."""
@@ -72,7 +75,7 @@ class Argument:
 
 @dataclass
 class KernelText:
-    """One kernel of an assembly text."""
+    """One kernel of an assembly text or a code object."""
 
     name: str
     target: str

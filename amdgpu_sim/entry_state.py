@@ -46,9 +46,11 @@ def pack_arguments(
     workgroup: Sequence[int],
     arguments: Sequence[Any],
     memory: GlobalMemory,
+    dynamic_lds: int = 0,
 ) -> Array:
     """The kernarg segment. Arrays are registered in ``memory``; hidden arguments are filled in.
 
+    ``dynamic_lds`` is the LDS of a work-group, in bytes, beyond what the kernel declares.
     Raises SimulatorError if the number or size of ``arguments`` does not fit the kernel.
     """
     segment = np.zeros(kernel.kernarg_size + 64, np.uint8)
@@ -56,7 +58,7 @@ def pack_arguments(
     hidden |= {f"hidden_group_size_{axis}": workgroup[n] for n, axis in enumerate("xyz")}
     hidden |= {f"hidden_remainder_{axis}": 0 for axis in "xyz"}
     hidden |= {f"hidden_global_offset_{axis}": 0 for axis in "xyz"}
-    hidden["hidden_grid_dims"] = 3
+    hidden |= {"hidden_grid_dims": 3, "hidden_dynamic_lds_size": dynamic_lds}
     explicit = [argument for argument in kernel.arguments if not argument.kind.startswith("hidden_")]
     if len(explicit) != len(arguments):
         raise SimulatorError(f"kernel {kernel.name} takes {len(explicit)} arguments, {len(arguments)} were given")

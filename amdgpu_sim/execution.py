@@ -48,7 +48,9 @@ def launch(
     """
     memory = memory or GlobalMemory()
     grid, workgroup = ([*shape, 1, 1][:3] for shape in (grid, workgroup))
-    kernarg = pack_arguments(program.kernel, grid, workgroup, arguments, memory)
+    size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
+    dynamic_lds = size - program.facts.lds_bytes
+    kernarg = pack_arguments(program.kernel, grid, workgroup, arguments, memory, dynamic_lds)
     memory.add(kernarg.ctypes.data, kernarg, "the kernel's arguments", writable=False)
     ids = np.array([(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])], np.int64)
     ids = ids.reshape(-1, 3)
@@ -60,7 +62,6 @@ def launch(
         check_races = False
     together = max(1, waves_per_batch // waves_each)
     report = RunReport(program)
-    size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
     waits = WaitChecker(program.target, program.instructions) if check_waits else None
     with np.errstate(all="ignore"):
         for begin in range(0, len(ids), together):

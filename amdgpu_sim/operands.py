@@ -57,6 +57,8 @@ class Operand:
 def parse_operand(text: str, accumulator_base: int) -> Operand | None:
     """Parse one operand; None if it is none that exists."""
     body, operand = text, Operand(text, "const")
+    if body.startswith("lit(") and body.endswith(")"):
+        body = body[4:-1]
     if body.startswith("-") and not (_INTEGER.fullmatch(body) or _FLOAT.fullmatch(body)):
         operand.negate, body = True, body[1:]
     for name in ("neg", "abs", "sext"):

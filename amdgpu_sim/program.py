@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from amdgpu_sim.assembly import KernelText, parse_kernel
 from amdgpu_sim.decoding import Execute, Instruction, KernelFacts, decode
 from amdgpu_sim.dual_issue import decode_dual
 from amdgpu_sim.instructions.control import BARRIERS
+from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.targets import find_target
 
 if TYPE_CHECKING:
@@ -40,14 +41,23 @@ class BasicBlock:
 
 
 class Program:
-    """One kernel of an assembly text, ready to launch.
+    """One kernel, ready to launch; kernels of code objects come from :meth:`CodeObject.program`.
 
     Raises AssemblyError or UnsupportedInstructionError (with the line) if it cannot be loaded.
     """
 
-    def __init__(self, text: str, kernel: str | None = None) -> None:
-        """Read and decode ``kernel`` (default: the only one) of assembly ``text``."""
-        self.kernel: KernelText = parse_kernel(text, kernel)
+    def __init__(
+        self,
+        text: str | KernelText,
+        kernel: str | None = None,
+        map_image: Callable[[GlobalMemory], None] | None = None,
+    ) -> None:
+        """Read and decode ``kernel`` (default: the only one) of assembly ``text``, or a kernel already read.
+
+        ``map_image`` adds the data that the kernel refers to by address to the memory of each launch.
+        """
+        self.kernel: KernelText = parse_kernel(text, kernel) if isinstance(text, str) else text
+        self._map_image = map_image
         self.target = find_target(self.kernel.target)
         self.facts = self._facts()
         self.instructions: list[Instruction] = [
@@ -121,6 +131,9 @@ class Program:
         """Run the kernel; see :func:`amdgpu_sim.execution.launch`."""
         from amdgpu_sim.execution import launch
 
+        if self._map_image:
+            options["memory"] = options.get("memory") or GlobalMemory()
+            self._map_image(options["memory"])
         return launch(self, grid, workgroup, arguments, **options)
 
 

@@ -1,0 +1,1 @@
+"""A stand-in for the HIP runtime, whose launches run on the simulator."""
