@@ -1,0 +1,126 @@
+"""Writes the instances of a build and their dispatch table; ``python -m csrc_ck.generate --list`` prints them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from csrc_ck.families import FAMILIES, Family, family_of
+from csrc_ck.instances import PRESETS, ForwardInstance, Preset, forward_instances
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An instance and the architectures of its family that it is compiled for."""
+
+    instance: ForwardInstance
+    archs: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated CPU seconds to compile it."""
+        return self.instance.seconds * len(self.archs)
+
+
+def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset) -> list[Selection]:
+    """The instances of a build. An architecture that no family has is ignored."""
+
+    def chosen() -> Iterator[Selection]:
+        for family in FAMILIES:
+            served = _served(family, archs)
+            if served:
+                for instance in forward_instances(family, head_dims, preset):
+                    yield Selection(instance, served)
+
+    return list(chosen())
+
+
+def _served(family: Family, archs: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(arch for arch in archs if family_of(arch) is family))
+
+
+def dispatch_table(selections: Sequence[Selection]) -> str:
+    """C++ that defines the table of ``dispatch.h``."""
+    instances = [(selection.instance, _base_names(selection.archs)) for selection in selections]
+    declarations = [f"void launch_{instance.name}(const ForwardParams&, hipStream_t);" for instance, _ in instances]
+    rows = [_row(instance, archs) for instance, archs in instances]
+    described = json.dumps([instance.describe(archs) for instance, archs in instances])
+    return "\n".join(
+        (
+            '#include "dispatch.h"',
+            "namespace flash_attn::ck {",
+            *declarations,
+            "const ForwardInstance kForwardInstances[] = {",
+            *rows,
+            "};",
+            f"const int kForwardInstanceCount = {len(rows)};",
+            *_c_string("kInstancesJson", described),
+            "}  // namespace flash_attn::ck",
+            "",
+        )
+    )
+
+
+def _base_names(archs: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(arch.partition(":")[0] for arch in archs))
+
+
+def _row(instance: ForwardInstance, archs: Sequence[str]) -> str:
+    dtype = {"fp16": "kFloat16", "bf16": "kBFloat16"}[instance.dtype]
+    flags = [instance.varlen, instance.masked, *(instance.feature == name for name in ("softcap", "alibi", "dropout"))]
+    features = ", ".join(str(flag).lower() for flag in flags)
+    return (
+        f'    {{"{instance.name}", "{" ".join(archs)}", {{DataType::{dtype}, {instance.head_dim}, '
+        f"{instance.head_dim}, {features}}}, {str(not instance.padded).lower()}, &launch_{instance.name}}},"
+    )
+
+
+def _c_string(name: str, text: str) -> list[str]:
+    """A C string in pieces, since compilers limit the length of one literal."""
+    pieces = [text[start : start + 100] for start in range(0, len(text), 100)]
+    return [f"const char {name}[] =", *(f"    {json.dumps(piece)}" for piece in pieces), "    ;"]
+
+
+def write(selections: Sequence[Selection], folder: Path) -> list[Path]:
+    """Write a source for each instance, then the table; files whose content stays keep their time.
+
+    Returns the instances' files in the order of ``selections``, then the table's. What an earlier selection left in
+    the folder is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {folder / f"{selection.instance.name}.hip": selection.instance.source for selection in selections}
+    contents[folder / "dispatch_table.cpp"] = dispatch_table(selections)
+    for stale in set(folder.glob("*.hip")) - set(contents):
+        stale.unlink()
+    for path, content in contents.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            path.write_text(content, encoding="utf-8")
+    return list(contents)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the instances of a build, or write them."""
+    parser = argparse.ArgumentParser(prog="python -m csrc_ck.generate", description=__doc__)
+    parser.add_argument("--arch", action="append", metavar="GFX", help="architecture; all that CK serves by default")
+    parser.add_argument("--head-dim", action="append", type=int, metavar="N", help="32, 64, 128, 256 by default")
+    parser.add_argument("--preset", choices=PRESETS, default="default")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--list", action="store_true", help="print the instances and their estimated compile time")
+    action.add_argument("--out", type=Path, metavar="FOLDER", help="write the instances and the table there")
+    options = parser.parse_args(arguments)
+    archs = options.arch or [arch for family in FAMILIES for arch in family.archs]
+    selections = select(archs, options.head_dim or (32, 64, 128, 256), options.preset)
+    if options.out:
+        write(selections, options.out)
+        return
+    for selection in selections:
+        print(f"{selection.seconds:6.0f} s  {selection.instance.name}  {' '.join(selection.archs)}")
+    total = sum(selection.seconds for selection in selections)
+    print(f"{total:6.0f} s  of one core for {len(selections)} instances")
+
+
+if __name__ == "__main__":
+    main()
