@@ -35,6 +35,8 @@ _RAW_OPERANDS = (
     "s_delay_alu",
     "s_sendmsg",
     "s_setreg",
+    "s_denorm_mode",
+    "s_round_mode",
     "s_getreg",
     "s_nop",
     "s_clause",

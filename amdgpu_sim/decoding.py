@@ -39,7 +39,8 @@ class Instruction:
     that the low word of a 64-bit result depends on low words only. ``counters`` names the wait counters
     that the instruction raises, ``pending`` the registers that it fills when it completes, ``waits``
     the limits a wait instruction imposes. ``category`` is the class it is counted in; ``flops`` and
-    ``bytes_per_lane`` its work.
+    ``bytes_per_lane`` its work. ``lds_store`` numbers the sequence of LDS stores that it belongs to (see
+    :mod:`amdgpu_sim.local_memory`; -1: it stores nothing there).
     """
 
     line: AsmLine
@@ -55,6 +56,7 @@ class Instruction:
     waits: dict[str, int] = field(default_factory=dict)
     bytes_per_lane: int = 0
     flops: int = 0
+    lds_store: int = -1
     target_label: str = ""
     ends_block: bool = False
     upward: bool = False

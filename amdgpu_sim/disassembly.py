@@ -45,7 +45,7 @@ def disassemble(data: bytes, symbol: str, objdump: str | Path | None = None) -> 
     with tempfile.NamedTemporaryFile(suffix=".co") as file:
         file.write(data)
         file.flush()
-        command = [program, "--disassemble-symbols=" + symbol, "--line-numbers", file.name]
+        command = [program, "--disassemble-symbols=" + symbol, "--line-numbers", "--disassemble-zeroes", file.name]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise AssemblyError(f"{program} failed: {result.stderr.strip()}")

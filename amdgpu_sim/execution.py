@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from amdgpu_sim.decoding import Instruction
 from amdgpu_sim.definedness import check_sinks, execute_checked
 from amdgpu_sim.entry_state import make_waves, pack_arguments
 from amdgpu_sim.errors import DeadlockError, KernelError, MissingWaitError, UnsupportedStateError
@@ -58,19 +59,24 @@ def launch(
     if seed is not None:
         ids = ids[np.random.default_rng(seed).permutation(len(ids))]
     waves_each = -(-(workgroup[0] * workgroup[1] * workgroup[2]) // program.target.wave_size)
-    if waves_each > _MAX_LDS_WAVES:
-        check_races = False
+    races = check_races and 1 < waves_each <= _MAX_LDS_WAVES
     together = max(1, waves_per_batch // waves_each)
-    report = RunReport(program)
+    report = RunReport(program, len(ids) * waves_each)
+    place = ids @ np.array([1, grid[0], grid[0] * grid[1]])
     waits = WaitChecker(program.target, program.instructions) if check_waits else None
     with np.errstate(all="ignore"):
         for begin in range(0, len(ids), together):
             groups = ids[begin : begin + together]
-            lds = LocalMemory(len(groups), size, check_races and waves_each > 1)
+            lds = LocalMemory(len(groups), size, races, check_waits and (races or _loads_to_lds(program)))
             batch = Batch(program, groups, memory, lds, waits, report, max_instructions)
-            batch.run(make_waves(program, groups, workgroup, kernarg), chooser, seed is not None, lockstep)
-    report.waves = len(ids) * waves_each
+            waves = make_waves(program, groups, workgroup, kernarg)
+            waves.number = place[begin : begin + together][waves.group] * waves_each + waves.wave
+            batch.run(waves, chooser, seed is not None, lockstep)
     return report
+
+
+def _loads_to_lds(program: Program) -> bool:
+    return any(instruction.lds_store == 1 for instruction in program.instructions)
 
 
 class Batch:
@@ -89,6 +95,7 @@ class Batch:
         """``groups`` are the (n, 3) ids; ``budget`` bounds the wave-instructions."""
         self.program, self.groups, self.memory, self.lds = program, groups, memory, lds
         self.waits, self.report, self.budget = waits, report, budget
+        self._fills_lds = {id(i): n for n, i in enumerate(program.instructions)} if _loads_to_lds(program) else {}
 
     @staticmethod
     def unsupported_state(what: str) -> UnsupportedStateError:
@@ -129,6 +136,8 @@ class Batch:
 
     def _release(self, parked: list[Waves], lockstep: bool) -> list[Waves]:
         """Every wave that still lives stands at a barrier: let them pass."""
+        if self.waits and self.lds.follow_stores:
+            self.lds.publish([(bundle, self.waits.open_lds_stores(bundle.wait_state)) for bundle in parked])
         self.lds.pass_barrier(np.unique(np.concatenate([bundle.group for bundle in parked])))
         for bundle in parked:
             bundle.position = ~bundle.position
@@ -144,7 +153,7 @@ class Batch:
         """Execute one block; the bundles to continue with, position negative (inverted) if at a barrier."""
         number = w.position
         block = self.program.blocks[number]
-        self.report.count(number, w.count)
+        self.report.count(number, w)
         self.budget -= w.count * (block.end - block.begin)
         if self.budget < 0:
             raise DeadlockError("instruction budget exhausted: the kernel does not end")
@@ -160,6 +169,13 @@ class Batch:
             return self._branch(w, block)
         w.position = block.follow
         return [w]
+
+    def loads_to_lds_in_flight(self, w: Waves, instruction: Instruction) -> int:
+        """Loads straight to LDS that may still be in flight when ``w`` executes ``instruction``."""
+        if not self._fills_lds or self.waits is None or not self.lds.follow_stores:
+            return 0
+        begin = self.program.blocks[w.position].begin
+        return self.waits.open_lds_stores(w.wait_state, begin, self._fills_lds[id(instruction)])[1]
 
     def _execute(self, w: Waves, block: BasicBlock) -> None:
         position = block.begin - 1

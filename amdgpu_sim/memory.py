@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +58,16 @@ def undefined_registers(flags: Array) -> Array | None:
 
 
 class GlobalMemory:
-    """The allocations of one launch, found by address. Every access must lie inside one of them."""
+    """The allocations of one launch, found by address. Every access must lie inside one of them.
+
+    Atomics hold ``exclusive`` from their load to their store.
+    """
 
     def __init__(self) -> None:
         """Nothing is allocated."""
         self._starts: list[int] = []
         self._blocks: list[tuple[int, int, Block, str, bool]] = []
+        self.exclusive: AbstractContextManager[Any] = nullcontext()
 
     def add(self, address: int, data: Array, name: str, writable: bool = True) -> None:
         """Make ``data`` (uint8) visible at ``address``; an allocation that is already there is kept."""

@@ -19,6 +19,8 @@ _NAMED = {
     "exec_hi": (EXEC + 1, 1), "m0": (M0, 1), "flat_scratch": (102, 2), "flat_scratch_lo": (102, 1),
     "flat_scratch_hi": (103, 1),
 }  # fmt: skip
+# the apertures of flat addresses, see amdgpu_sim.instructions.flat_memory
+_BASES = {"src_shared_base": 1 << 48, "src_private_base": 2 << 48}
 _RANGE = re.compile(r"(s|v|a|ttmp)(?:(\d+)|\[(\d+)(?::(\d+))?\])")
 _INTEGER = re.compile(r"-?(0x[0-9a-fA-F]+|\d+)")
 _FLOAT = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+")
@@ -83,6 +85,8 @@ def parse_operand(text: str, accumulator_base: int) -> Operand | None:
         operand.kind, operand.index = "s", SCC
     elif body == "null":
         operand.kind, operand.index = "s", NULL
+    elif body in _BASES:
+        operand.value = _BASES[body]
     elif body == "off":
         operand.kind = "off"
     elif _INTEGER.fullmatch(body):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import amdgpu_sim.instructions
 from amdgpu_sim.assembly import KernelText, parse_kernel
 from amdgpu_sim.decoding import Execute, Instruction, KernelFacts, decode
 from amdgpu_sim.dual_issue import decode_dual
+from amdgpu_sim.float_mode import flushes_f32, initial_mode, mode_after
 from amdgpu_sim.instructions.control import BARRIERS
 from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.targets import find_target
@@ -60,10 +61,7 @@ class Program:
         self._map_image = map_image
         self.target = find_target(self.kernel.target)
         self.facts = self._facts()
-        self.instructions: list[Instruction] = [
-            (decode_dual if " :: " in line.text else decode)(line, self.target, self.facts)
-            for line in self.kernel.lines
-        ]
+        self.instructions: list[Instruction] = self._decode()
         self.blocks = self._blocks()
         self.entry_block = self._entry_block()
 
@@ -77,10 +75,25 @@ class Program:
         return KernelFacts(
             vectors=vectors + highest["a"] + 1,
             accumulator_base=vectors,
-            flush_f32=directives.get("float_denorm_mode_32", 3) == 0,
+            flush_f32=flushes_f32(initial_mode(directives)),
             scratch_bytes=directives.get("private_segment_fixed_size", 0),
             lds_bytes=directives.get("group_segment_fixed_size", 0),
         )
+
+    def _decode(self) -> list[Instruction]:
+        instructions = []
+        start = mode = initial_mode(self.kernel.directives)
+        entered = set(self.kernel.labels.values())
+        for number, line in enumerate(self.kernel.lines):
+            if number in entered and mode != start:
+                raise line.unsupported("a branch may come here while the float mode is not the kernel's own")
+            mode = mode_after(line, mode)
+            facts = self.facts if mode == start else replace(self.facts, flush_f32=flushes_f32(mode))
+            instruction = (decode_dual if " :: " in line.text else decode)(line, self.target, facts)
+            if instruction.target_label and mode != start:
+                raise line.unsupported("a branch while the float mode is not the kernel's own")
+            instructions.append(instruction)
+        return instructions
 
     def _blocks(self) -> list[BasicBlock]:
         labels, count = self.kernel.labels, len(self.instructions)

@@ -10,7 +10,8 @@ class Target:
     """One AMD processor.
 
     ``generation`` is the major ISA version (9, 11, 12); ``wave_size`` is in lanes and ``lds_bytes`` per
-    work-group; ``fp8`` is "fnuz", "ocp" or "none"; ``split_counters`` tells gfx12's separate wait counters
+    work-group; ``compute_units`` are those of the MI250X (one die), MI300X, MI355X, RX 7900 XTX and RX 9070 XT;
+    ``fp8`` is "fnuz", "ocp" or "none"; ``split_counters`` tells gfx12's separate wait counters
     from the older vmcnt/lgkmcnt/vscnt.
     """
 
@@ -31,11 +32,16 @@ class Target:
         """gfx9 counts stores in vmcnt; later generations have a counter of their own."""
         return self.generation == 9
 
+    @property
+    def simds_sharing_lds(self) -> int:
+        """SIMDs of a compute unit, which share its LDS banks."""
+        return 4 if self.generation == 9 else 2
+
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("gfx90a", 9, 64, 65536, "none", 104),
+        Target("gfx90a", 9, 64, 65536, "none", 110),
         Target("gfx942", 9, 64, 65536, "fnuz", 304),
         Target("gfx950", 9, 64, 163840, "ocp", 256),
         Target("gfx1100", 11, 32, 65536, "none", 96),

@@ -42,6 +42,7 @@ class WaitChecker:
         self._states: list[State] = [()]
         self._numbers: dict[State, int] = {(): 0}
         self._memo: dict[tuple[int, int, int], _Result] = {}
+        self._open: dict[tuple[int, int, int], tuple[int, int]] = {}
 
     def step(self, state: int, begin: int, end: int) -> int:
         """The state after instructions ``begin`` to ``end``; raises MissingWaitError (its ``args[1]`` is
@@ -56,23 +57,39 @@ class WaitChecker:
             raise fault
         return result.state
 
+    def open_lds_stores(self, state: int, begin: int = 0, end: int = 0) -> tuple[int, int]:
+        """LDS stores of each sequence (``ds_`` stores, loads straight to LDS) in flight after ``begin`` to ``end``."""
+        key = (begin, end, state)
+        if key not in self._open:
+            queues = dict(self._states[state])
+            for position in range(begin, end):
+                self._advance(queues, position)
+            sequences = [self._instructions[position].lds_store for queue in queues.values() for _, position in queue]
+            self._open[key] = sequences.count(0), sequences.count(1)
+        return self._open[key]
+
     def _simulate(self, state: State, begin: int, end: int) -> _Result:
         queues = dict(state)
         for position in range(begin, end):
-            instruction = self._instructions[position]
-            for counter, limit in instruction.waits.items():
-                self._wait(queues, counter, limit)
-            problem = self._conflict(queues, instruction)
+            problem = self._advance(queues, position)
             if problem:
                 return _Result(0, (position, problem))
-            for counter in instruction.counters:
-                queue = (*queues.get(counter, ()), (instruction.pending, position))
-                queues[counter] = queue[-self._depth[counter] :]
         after = tuple(sorted((name, queue) for name, queue in queues.items() if queue))
         number = self._numbers.setdefault(after, len(self._states))
         if number == len(self._states):
             self._states.append(after)
         return _Result(number, None)
+
+    def _advance(self, queues: dict[str, Queue], position: int) -> str:
+        """Step ``queues`` over one instruction; returns what is wrong with it, or nothing."""
+        instruction = self._instructions[position]
+        for counter, limit in instruction.waits.items():
+            self._wait(queues, counter, limit)
+        problem = self._conflict(queues, instruction)
+        for counter in instruction.counters:
+            queue = (*queues.get(counter, ()), (instruction.pending, position))
+            queues[counter] = queue[-self._depth[counter] :]
+        return problem
 
     @staticmethod
     def _wait(queues: dict[str, Queue], counter: str, limit: int) -> None:

@@ -25,7 +25,8 @@ class Waves:
     ``v``/``s`` hold the registers, ``f``/``i`` and ``sf``/``si`` are the same memory as float32 and int32.
     ``active`` is EXEC as ``(wave, lane)`` booleans. ``undefined`` has one bit per register that holds a value
     nothing wrote in at least one lane; ``v_undefined``/``s_undefined`` say which lanes (row SCC is the
-    flag's).
+    flag's). ``number`` numbers the waves of the launch; ``lds_stores`` counts each wave's stores to LDS, those
+    of ``ds_`` instructions and those of loads straight to LDS.
     """
 
     def __init__(self, vectors: int, wave_size: int, count: int, scratch_bytes: int) -> None:
@@ -43,6 +44,8 @@ class Waves:
         self.wave: Array = np.zeros(count, np.int64)
         self.lds_base: Array = np.zeros((count, 1), np.int64)
         self.writer: Array = np.ones((count, 1), np.int32)
+        self.number: Array = np.arange(count)
+        self.lds_stores: Array = np.zeros((count, 2), np.int64)
         self.position = 0
         self.wait_state = 0
         self.machine: Any = None
@@ -53,7 +56,9 @@ class Waves:
         self.sf, self.si = self.s.view(np.float32), self.s.view(np.int32)
 
     _PER_WAVE_AXIS_1 = ("v", "s", "v_undefined", "s_undefined")
-    _PER_WAVE_AXIS_0 = ("scratch", "scratch_undefined", "scc", "group", "wave", "lds_base", "writer")
+    _PER_WAVE_AXIS_0 = (
+        "scratch", "scratch_undefined", "scc", "group", "wave", "lds_base", "writer", "number", "lds_stores",
+    )  # fmt: skip
 
     def take(self, slots: Array) -> Waves:
         """A new bundle with copies of the given waves."""

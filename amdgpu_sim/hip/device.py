@@ -11,7 +11,7 @@ import numpy as np
 from amdgpu_sim.code_object import CodeObject
 from amdgpu_sim.errors import SimulatorError
 from amdgpu_sim.hip.errors import HipError, Status
-from amdgpu_sim.hip.library import load_library
+from amdgpu_sim.hip.library import clear_last_error, load_library
 from amdgpu_sim.hip.memory_calls import Allocation
 from amdgpu_sim.hip.runtime import RUNTIME
 from amdgpu_sim.report import RunReport
@@ -83,6 +83,7 @@ class hip_device:  # noqa: N801 - used like a function
         if sys.platform != "linux":
             raise SimulatorError(f"the HIP front door is for Linux, this is {sys.platform}")
         load_library()
+        clear_last_error()
         RUNTIME.devices.append(self)
 
     def allow(self, *buffers: Any) -> AllowedMemory:
@@ -106,6 +107,7 @@ class hip_device:  # noqa: N801 - used like a function
 
     def raise_pending(self) -> None:
         """Raise what went wrong inside HIP calls since the last time, if anything did; then go on afresh."""
+        clear_last_error()
         RUNTIME.raise_pending()
 
     def close(self) -> None:

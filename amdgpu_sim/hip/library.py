@@ -87,9 +87,18 @@ def load_library() -> None:
         connect = library.amdgpu_sim_set_dispatch
         connect.argtypes, connect.restype = [_DISPATCH], None
         connect(callback)
+        _LIBRARIES.append(library)
         # libraries' destructors call in after the interpreter is gone
         atexit.register(connect, _DISPATCH())
-    _KEPT.append(callback)
+    _CALLBACKS.append(callback)
 
 
-_KEPT: list[object] = []
+def clear_last_error() -> None:
+    """Forget this thread's latest error, as ``hipGetLastError`` does."""
+    for library in _LIBRARIES:
+        library.hipGetLastError()
+
+
+_LIBRARIES: list[ctypes.CDLL] = []
+# what C code calls must stay alive
+_CALLBACKS: list[object] = []

@@ -112,6 +112,12 @@ def count_lds(d: Decoding) -> None:
     _register(d, ("ds",) if d.target.split_counters else ("lgkm",))
 
 
+def count_lds_store(d: Decoding) -> None:
+    """The instruction is an LDS operation that stores."""
+    count_lds(d)
+    d.instruction.lds_store = 0
+
+
 def count_load(d: Decoding) -> None:
     """The instruction is a vector memory load or returning atomic."""
     _register(d, ("load",))
@@ -120,6 +126,17 @@ def count_load(d: Decoding) -> None:
 def count_store(d: Decoding) -> None:
     """The instruction is a vector memory store or an atomic without result."""
     _register(d, ("load",) if d.target.stores_share_load_counter else ("store",))
+
+
+def count_flat_load(d: Decoding) -> None:
+    """The instruction is a flat load or returning flat atomic: it may read either memory."""
+    _register(d, ("load", "ds" if d.target.split_counters else "lgkm"))
+
+
+def count_flat_store(d: Decoding) -> None:
+    """The instruction is a flat store or a flat atomic without result."""
+    store = "load" if d.target.stores_share_load_counter else "store"
+    _register(d, (store, "ds" if d.target.split_counters else "lgkm"))
 
 
 def count_scalar_load(d: Decoding) -> None:

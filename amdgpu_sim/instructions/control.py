@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from amdgpu_sim.decoding import Decoding, Execute, Span, instruction
+from amdgpu_sim.float_mode import sets_mode
 from amdgpu_sim.waves import EXEC, SCC, VCC, Array, Waves
 
 BRANCHES = ("s_branch", "s_cbranch_scc0", "s_cbranch_scc1", "s_cbranch_vccz", "s_cbranch_vccnz",
@@ -53,11 +54,11 @@ def _(d: Decoding) -> Execute:
     return _nothing
 
 
-@instruction("s_setreg_imm32_b32")
+@instruction("s_setreg_imm32_b32", "s_denorm_mode", "s_round_mode")
 def _(d: Decoding) -> Execute:
     # bit 23 of MODE (gfx11: allow DX10 clamp / replay; gfx12: scheduling) does not change results
-    if not re.search(r"HW_REG_(WAVE_)?(MODE, 23, 1|SCHED_MODE, 0, 2)\)", d.line.text):
-        raise d.unsupported("only MODE bit 23 may be set")
+    if not sets_mode(d.line) and not re.search(r"HW_REG_(WAVE_)?(MODE, 23, 1|SCHED_MODE, 0, 2)\)", d.line.text):
+        raise d.unsupported("only MODE bit 23 and its float fields may be set")
     d.instruction.category = "salu"
     return _nothing
 

@@ -28,6 +28,7 @@ def _define_load(names: str, dwords: int) -> None:
             flat = np.broadcast_to(address, (w.count, 1))[:, 0]
             words = w.machine.memory.load(w, where, flat, 4 * dwords).view(np.uint32)
             w.s[target : target + dwords, :, 0] = words.T
+            w.machine.report.count_bytes("scalar_load", w, where, 4 * dwords)
 
         return execute
 

@@ -42,6 +42,7 @@ def _places(w: Waves, offsets: Array, size: int, what: str) -> tuple[Array, Arra
 def scratch_load(w: Waves, offsets: Array, access: Access, target: int) -> None:
     """Load from the private memory of the active lanes."""
     place = _places(w, offsets, access.size, "load")
+    w.machine.report.count_bytes("scratch_load", w, w.active, access.size)
     write_loaded(w, target, access, w.active, np.ascontiguousarray(w.scratch[place]))
     define_loaded(w, target, access.registers, w.active, undefined_registers(w.scratch_undefined[place]))
 
@@ -49,6 +50,7 @@ def scratch_load(w: Waves, offsets: Array, access: Access, target: int) -> None:
 def scratch_store(w: Waves, offsets: Array, access: Access, source: int) -> None:
     """Store to the private memory of the active lanes."""
     place = _places(w, offsets, access.size, "store")
+    w.machine.report.count_bytes("scratch_store", w, w.active, access.size)
     w.scratch[place] = read_stored(w, source, access, w.active)
     undefined = undefined_rows(w, source, access.registers, w.active)
     w.scratch_undefined[place] = False if undefined is None else undefined_bytes(undefined, access.size)
@@ -77,7 +79,7 @@ def _define(name: str, access: Access) -> None:
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
-        d.instruction.category = "scratch_load"
+        d.instruction.category, d.instruction.bytes_per_lane = "scratch_load", access.size
         offsets = _offsets(d, 1, 2)
         target = d.destination(0, access.registers, "v")
         count_load(d)
@@ -92,7 +94,7 @@ def _define(name: str, access: Access) -> None:
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
-        d.instruction.category = "scratch_store"
+        d.instruction.category, d.instruction.bytes_per_lane = "scratch_store", access.size
         offsets = _offsets(d, 0, 2)
         span = d.span(1, access.registers)
         if span is None or span.kind != "v":

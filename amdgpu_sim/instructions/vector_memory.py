@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from amdgpu_sim.bank_conflicts import BankCounter
 from amdgpu_sim.decoding import Decoding, Execute, Span, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
@@ -93,6 +94,7 @@ def _load(d: Decoding, access: Access, addressing: Addressing, number: int = 0) 
             return
         addresses, where = addressing(w)
         data = w.machine.memory.load(w, where, addresses, access.size)
+        w.machine.report.count_bytes("global_load", w, where, access.size)
         active = w.active
         if where is not active and len(addresses) != int(active.sum()):
             filled = np.zeros((int(active.sum()), access.size), np.uint8)
@@ -122,6 +124,7 @@ def _store(d: Decoding, access: Access, addressing: Addressing, number: int) -> 
         addresses, where = addressing(w)
         require_defined(w, source, access.registers, where, "stored value")
         w.machine.memory.store(w, where, addresses, read_stored(w, source, chosen, where))
+        w.machine.report.count_bytes("global_store", w, where, access.size)
 
     d.instruction.propagate = execute
     return execute
@@ -132,7 +135,9 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
     offset = d.modifier("offset", 0)
     lane = np.arange(d.target.wave_size)
     d.instruction.sinks.append((Span("s", M0), "LDS base in m0"))
+    d.instruction.lds_store = 1
     count_load(d)
+    banks = BankCounter(d.target, access.size, True)
 
     def execute(w: Waves) -> None:
         addresses, where = addressing(w)
@@ -141,7 +146,10 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
         data[where[active]] = w.machine.memory.load(w, where, addresses, access.size)
         place = np.broadcast_to(w.s[M0].astype(np.int64) + offset + lane * access.size, active.shape)
         offsets = w.machine.lds.offsets(w, active, place, access.size, "direct store")
-        w.machine.lds.store(w, active, offsets, data, None)
+        w.machine.report.count_bytes("global_load", w, where, access.size)
+        w.machine.report.count_lds_cycles("lds_write", w, *banks(place, active))
+        w.lds_stores[:, 1] += 1
+        w.machine.lds.store(w, active, offsets, data, sequence=1)
 
     return execute
 
@@ -179,13 +187,13 @@ def _define(name: str, access: Access) -> None:
         return _store(d, access, BufferAddressing(d, len(d.operands) - 2, access.size), 0)
 
 
-for _name in ("dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte",
-"short",
-              "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16",
-              "ubyte_d16", "ubyte_d16_hi", "sbyte_d16", "sbyte_d16_hi", "short_d16",
-              "short_d16_hi", "byte_d16_hi",
-              "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8", "d16_b16", "d16_hi_b16",
-              "d16_hi_b8"):  # fmt: skip
+ACCESS_NAMES = (
+    "dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte", "short",
+    "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16", "ubyte_d16", "ubyte_d16_hi", "sbyte_d16",
+    "sbyte_d16_hi", "short_d16", "short_d16_hi", "byte_d16_hi", "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8",
+    "d16_b16", "d16_hi_b16", "d16_hi_b8",
+)  # fmt: skip
+for _name in ACCESS_NAMES:
     if _access := parse_access(_name):
         _define(_name, _access)
 

@@ -192,3 +192,71 @@ def test_lanes_that_branch_apart_meet_again() -> None:
     s_mov_b64 exec, s[10:11]"""
     result = compute("gfx942", code, np.arange(64, dtype=np.uint32))
     assert np.array_equal(result[0], np.where(np.arange(64) < 3, 7, 9))
+
+
+def published(target: str, before: str, after: str = "", count: int = 1) -> str:
+    """Every wave stores, passes a barrier and reads what another wave stored."""
+    size = amdgpu_sim.TARGETS[target].wave_size
+    body = f"v_lshlrev_b32_e32 v1, 2, v0\nv_xor_b32_e32 v2, {hex(4 * size)}, v1\n"
+    body += f"{lds(target, 'store')} v1, v0\n" * count
+    return f"{body}{before}\n{barrier(target)}\n{after}\n{lds(target, 'load')} v3, v2\n{wait_lds(target)}\n"
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+@pytest.mark.parametrize("target", TARGETS)
+def test_store_not_waited_for_before_the_barrier_is_a_race(target: str, lockstep: bool) -> None:
+    size = amdgpu_sim.TARGETS[target].wave_size
+    options: dict[str, Any] = {"lds": 8 * size, "items": 2 * size, "lockstep": lockstep, "seed": 1}
+    run(target, published(target, wait_lds(target)), **options)
+    with pytest.raises(amdgpu_sim.LdsRaceError, match="did not wait for it before the barrier"):
+        run(target, published(target, ""), **options)
+    # a wait that comes after the barrier does not publish, one before the next barrier does
+    with pytest.raises(amdgpu_sim.LdsRaceError, match="did not wait for it"):
+        run(target, published(target, "", wait_lds(target)), **options)
+    run(target, published(target, "", wait_lds(target) + "\n" + barrier(target)), **options)
+    run(target, published(target, ""), **options, check_waits=False)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_store_in_flight_that_nobody_reads_is_no_race(target: str) -> None:
+    """The second store of a wave is still in flight at the barrier; other waves read only the first."""
+    size = amdgpu_sim.TARGETS[target].wave_size
+    one = "s_wait_dscnt 0x1" if target == "gfx1201" else "s_waitcnt lgkmcnt(1)"
+    body = f"{lds(target, 'store')} v1, v0 offset:{8 * size}\n{one}"
+    run(target, published(target, body), lds=16 * size, items=2 * size)
+    late = published(target, body).replace(
+        f"{lds(target, 'load')} v3, v2", f"{lds(target, 'load')} v3, v2 offset:{8 * size}"
+    )
+    with pytest.raises(amdgpu_sim.LdsRaceError, match="did not wait for it"):
+        run(target, late, lds=16 * size, items=2 * size)
+
+
+def direct_load(wait: str, exchange: str) -> str:
+    return f"""{prologue("gfx942")}
+    v_readfirstlane_b32 s10, v1
+    s_mov_b32 m0, s10
+    s_nop 0
+    global_load_lds_dword v1, s[4:5]
+    {wait}
+    v_xor_b32_e32 v2, {exchange}, v1
+    ds_read_b32 v3, v2
+    s_waitcnt lgkmcnt(0)
+    global_store_dword v1, v3, s[6:7]"""
+
+
+@pytest.mark.parametrize("items", [64, 128])
+def test_load_straight_to_lds_is_read_after_its_wait(items: int) -> None:
+    source, result = np.arange(items, dtype=np.uint32), np.zeros(items, np.uint32)
+    run("gfx942", direct_load("s_waitcnt vmcnt(0)", "0"), source, result, items=items, lds=4 * items)
+    assert np.array_equal(source, result)
+    with pytest.raises(amdgpu_sim.MissingWaitError, match="straight to LDS"):
+        run("gfx942", direct_load("s_nop 0", "0"), source, result, items=items, lds=4 * items)
+
+
+def test_load_straight_to_lds_is_published_by_its_wait() -> None:
+    source, result = np.arange(128, dtype=np.uint32), np.zeros(128, np.uint32)
+    options: dict[str, Any] = {"items": 128, "lds": 512}
+    run("gfx942", direct_load("s_waitcnt vmcnt(0)\ns_barrier", "0x100"), source, result, **options)
+    assert np.array_equal(result, source ^ 64)
+    with pytest.raises(amdgpu_sim.LdsRaceError, match="did not wait for it"):
+        run("gfx942", direct_load("s_barrier\ns_waitcnt vmcnt(0)", "0x100"), source, result, **options)
