@@ -26,6 +26,11 @@ class ForwardTile:
     instruction: tuple[int, int, int]
     blocks_per_cu: int = -1
 
+    def __post_init__(self) -> None:
+        """ValueError for unrolls of which CK-tile would load a part only."""
+        if self.pipeline == "QRKSVSAsync" and self.unroll_qk != self.unroll_pv:
+            raise ValueError(f"QRKSVSAsync loads K by the unroll of P.V, so {self.unroll_qk} must be {self.unroll_pv}")
+
     @property
     def pads(self) -> bool:
         """Whether smaller head dims cost nothing; other pipelines have a slower kernel for them."""
@@ -53,9 +58,9 @@ FAMILIES = (
         name="gfx9",
         archs=("gfx90a", "gfx942"),
         forward={
-            32: ForwardTile("QRKSVSAsync", 128, 64, 16, 32, 4, _MFMA),
+            32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
             64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
-            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 16, 4, _MFMA),
+            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _MFMA),
         },
     ),
@@ -63,9 +68,9 @@ FAMILIES = (
         name="gfx950",
         archs=("gfx950",),
         forward={
-            32: ForwardTile("QRKSVSAsync", 128, 64, 16, 32, 4, _MFMA),
+            32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
             64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
-            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 16, 4, _MFMA),
+            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _MFMA),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _MFMA),
         },
     ),
