@@ -65,23 +65,38 @@ def requested() -> str:
 
 
 @cache
+def simulated_target() -> str | None:
+    """Architecture that the triton backend is simulated as; the environment is asked once."""
+    return environment.simulated_target()
+
+
+@cache
 def backend(name: str) -> Backend:
     """The backend called ``name``; its module is imported on first use."""
-    module = importlib.import_module(f"flash_attn.backends.{name}")
-    instance: Backend = getattr(module, _BACKENDS[name])()
+    kind = getattr(importlib.import_module(f"flash_attn.backends.{name}"), _BACKENDS[name])
+    instance: Backend = kind(simulated_target()) if name == "triton" else kind()
     return instance
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Backends that ``auto`` tries for tensors on ``device``, fastest first."""
+    """Backends that ``auto`` tries for tensors on ``device``, fastest first.
+
+    Under ``FLASH_ATTENTION_SIMULATE`` that is triton alone for CPU tensors: another backend would simulate nothing.
+    """
     if device.type == "cpu":
-        return ("cpu",)
+        return ("triton",) if simulated_target() else ("cpu",)
     return ("ck", "triton", "cpu") if torch.version.hip else ("cuda", "triton", "cpu")
+
+
+def reasons_against(name: str, spec: AttentionSpec, device: torch.device) -> list[str]:
+    """Why backend ``name`` cannot answer ``spec`` for tensors on ``device`` of this machine; empty when it can."""
+    asked = backend(name)
+    return [*asked.unsupported_reasons(spec, device), *asked.machine_reasons(device)]
 
 
 def reasons(spec: AttentionSpec, device: torch.device) -> dict[str, list[str]]:
     """For every backend, why it cannot answer ``spec`` on ``device``; an empty list where it can."""
-    return {name: backend(name).unsupported_reasons(spec, device) for name in _BACKENDS}
+    return {name: reasons_against(name, spec, device) for name in _BACKENDS}
 
 
 def select(spec: AttentionSpec, device: torch.device, request: str) -> Backend:
@@ -107,7 +122,7 @@ def select(spec: AttentionSpec, device: torch.device, request: str) -> Backend:
 
 def _choose(spec: AttentionSpec, device: torch.device, request: str) -> Backend:
     for name in candidates(device) if request == "auto" else (request,):
-        against = backend(name).unsupported_reasons(spec, device)
+        against = reasons_against(name, spec, device)
         if not against:
             return backend(name)
         if request == "auto":

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
+SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -38,7 +39,14 @@ CHECK = Variable(
     "0",
     "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
 )
-VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK)
+SIMULATE = Variable(
+    "FLASH_ATTENTION_SIMULATE",
+    " | ".join(SIMULATED_TARGETS),
+    "none",
+    "Run the triton backend on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then means triton "
+    "for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+)
+VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE)
 
 
 def parse_backend(value: str, source: str) -> str:
@@ -79,6 +87,15 @@ def backend() -> str:
 def check_device_values() -> bool:
     """Whether values that live on a GPU are checked."""
     return _boolean(CHECK)
+
+
+def simulated_target() -> str | None:
+    """Architecture that the triton backend is simulated as, or ``None``."""
+    value = os.environ.get(SIMULATE.name, "")
+    name = value.strip().lower()
+    if name and name not in SIMULATED_TARGETS:
+        raise ValueError(f"{SIMULATE.name} is {value!r}; accepted are {', '.join(SIMULATED_TARGETS)}")
+    return name or None
 
 
 def in_force() -> dict[str, str]:

@@ -29,9 +29,29 @@ class Feature:
         """The same feature in ``dtype``."""
         return replace(self, case=replace(self.case, dtype=dtype))
 
+    def shortened(self) -> Feature:
+        """The same feature on about a fourth of the work, for emulated kernels: still more than 64 rows or keys."""
+        case, heads = self.case, _fewer_heads(self.case)
+        if isinstance(case, AttentionCase):
+            lengths = {"seqlens_q": _halved(case.seqlens_q), "seqlens_k": _halved(case.seqlens_k)}
+            return replace(self, case=replace(case, **lengths, **heads))
+        (capacity,) = _halved((case.capacity,))
+        return replace(self, case=replace(case, cache_seqlens=_halved(case.cache_seqlens), capacity=capacity, **heads))
+
     def spec(self) -> AttentionSpec:
         """What the case asks of a backend."""
         return _spec(self.case)
+
+
+def _halved(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths beyond 64 halved, and a little more, so that those of the cases here stay beyond 64."""
+    return tuple(n // 2 + 3 if n > 64 else n for n in lengths)
+
+
+def _fewer_heads(case: Case) -> dict[str, int]:
+    """Half of the query heads, as many KV heads as that leaves."""
+    nheads_q = max(case.nheads_q // 2, 2)
+    return {"nheads_q": nheads_q, "nheads_k": min(case.nheads_k, nheads_q)}
 
 
 @cache

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from flash_attn import environment
+
 # Workers of pytest-xdist share the cores.
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 settings.register_profile("default", deadline=None, print_blob=True)
@@ -24,5 +26,5 @@ def _poisoned_memory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FLASH_ATTENTION_BACKEND", "FLASH_ATTENTION_TRITON_AMD_ENABLE", "FLASH_ATTENTION_CHECK"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in environment.VARIABLES:
+        monkeypatch.delenv(variable.name, raising=False)

@@ -76,7 +76,10 @@ def test_selection_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dispatch.select(spec, CPU, "auto") is chosen
 
 
-def test_a_passed_over_backend_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_passed_over_backend_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     dispatch._log_passed_over.cache_clear()
     device = torch.device("cuda:0")
     with caplog.at_level(logging.INFO, logger="flash_attn"):
@@ -84,7 +87,7 @@ def test_a_passed_over_backend_is_logged_once(caplog: pytest.LogCaptureFixture) 
             with pytest.raises(UnsupportedError):
                 dispatch.select(SPEC._replace(softcap=softcap), device, "auto")
     assert [r.getMessage() for r in caplog.records].count(
-        "backend cuda passed over: this version of flash_attn has no CUTLASS kernels"
+        "backend cuda passed over: this version of flash_attn has no CUTLASS kernels; PyTorch sees no GPU"
     ) == 1
 
 

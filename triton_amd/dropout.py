@@ -42,4 +42,4 @@ def keep_mask(
         word0, word1, word2, word3 = _words(rng_state, columns // 64 * 16 + columns % 16, rows, batch_head)
         which = (columns // 16 % 4)[None, :]
         words = tl.where(which < 2, tl.where(which == 0, word0, word1), tl.where(which == 2, word2, word3))
-    return words >= dropout_threshold.to(tl.uint32)
+    return words >= tl.cast(dropout_threshold, tl.uint32)

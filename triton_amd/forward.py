@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -18,6 +20,13 @@ from .tiles import load_key_tile, load_tile, store_tile, tile_offsets
 from .tuning import ForwardConfig
 from .work_order import tile_of_program
 
+_NATIVE_FP8 = {
+    torch.float8_e4m3fnuz: "fnuz",
+    torch.float8_e5m2fnuz: "fnuz",
+    torch.float8_e4m3fn: "ocp",
+    torch.float8_e5m2: "ocp",
+}
+
 
 @triton.jit
 def _attend_blocks(
@@ -29,7 +38,7 @@ def _attend_blocks(
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate the keys ``begin .. end``, block by block; without ``MASKED`` every row sees all of them."""
     diagonal = seqlen_k - seqlen_q
@@ -37,7 +46,7 @@ def _attend_blocks(
         k = load_key_tile(
             k_ptr, k_offsets, first, seqlen_k, key_start, stride_kb, stride_ks, table_ptr, num_pages,
             MASKED, HEAD_DIM, BLOCK_N, BLOCK_D, PAGE_SIZE,
-        )  # fmt: skip
+        ).to(q.dtype)  # fmt: skip
         cols = first + tl.arange(0, BLOCK_N)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         logits, factor = base2_logits(
@@ -49,14 +58,14 @@ def _attend_blocks(
                 HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
             )  # fmt: skip
             logits = tl.where(visible, logits, float("-inf"))
-        probs, decay, row_max, row_sum = online_softmax(logits, factor, row_max, row_sum, MASKED)
+        probs, decay, row_max, row_sum = online_softmax(logits, factor, row_max, row_sum, HEADROOM, MASKED)
         if rng_state is not None:
             kept = keep_mask(rng_state, batch_head, first_row, first, dropout_threshold, BLOCK_M, BLOCK_N)
             probs = tl.where(kept, probs, 0.0)
         v = load_key_tile(
             v_ptr, v_offsets, first, seqlen_k, key_start, stride_vb, stride_vs, table_ptr, num_pages,
             MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV, PAGE_SIZE,
-        )  # fmt: skip
+        ).to(q.dtype)  # fmt: skip
         acc = tl.dot(narrow_probs(probs, v.dtype, ROUND_BY_ADD), v, acc * decay[:, None], input_precision="ieee")
     return acc, row_max, row_sum
 
@@ -70,10 +79,14 @@ def _attn_fwd_kernel(
     rows_q, rows_k, sequences_k, nheads_q, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right,
     rng_state, dropout_threshold, dropout_scale,
+    q_descale, k_descale, v_descale,
+    stride_q_descale_b, stride_q_descale_h, stride_k_descale_b, stride_k_descale_h,
+    stride_v_descale_b, stride_v_descale_h,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
+    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of ``BLOCK_M`` rows of one head of one sequence."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, NUM_XCDS, HAS_WINDOW_RIGHT)
@@ -99,8 +112,14 @@ def _attn_fwd_kernel(
     q_ptr += batch_wide * stride_qb + row_wide * stride_qs + head_wide * stride_qh
     q_offsets = tile_offsets(stride_qs, BLOCK_M, BLOCK_D, WIDE_OFFSETS)
     q = load_tile(q_ptr, q_offsets, seqlen_q - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
+    if UPCAST:
+        q = q.to(tl.float16)
+    if q_descale is not None:
+        scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
+    if k_descale is not None:
+        scale_log2 *= tl.load(k_descale + batch * stride_k_descale_b + head_k * stride_k_descale_h)
     if NEGATIVE_SCALE:
-        q = (-q).to(q.dtype)
+        q = (-q.to(tl.float32)).to(q.dtype)
     k_offsets = tile_offsets(stride_ks, BLOCK_N, BLOCK_D, WIDE_OFFSETS)
     v_offsets = tile_offsets(stride_vs, BLOCK_N, BLOCK_DV, WIDE_OFFSETS)
     slope = None
@@ -125,12 +144,14 @@ def _attn_fwd_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)
     if rng_state is not None:
         reciprocal *= dropout_scale
+    if v_descale is not None:
+        reciprocal *= tl.load(v_descale + batch * stride_v_descale_b + head_k * stride_v_descale_h)
     out = (acc * reciprocal[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += batch_wide * stride_ob + row_wide * stride_os + head_wide * stride_oh
     out_offsets = tile_offsets(stride_os, BLOCK_M, BLOCK_DV, WIDE_OFFSETS)
@@ -142,14 +163,17 @@ def _attn_fwd_kernel(
 def new_results(problem: Problem) -> tuple[Tensor, Tensor]:
     """Output in the layout of q and fp32 log-sum-exp ``(batch, nheads_q, seqlen_q)`` or ``(nheads_q, total_q)``.
 
+    The output has the dtype of q, bfloat16 for 8-bit inputs.
+
     Rows of packed tensors that belong to no sequence are no program's, so that they start as 0 and -inf.
     """
     q, shape = problem.q, (*problem.q.shape[:-1], problem.head_dim_v)
+    dtype = torch.bfloat16 if q.dtype.itemsize == 1 else q.dtype
     if problem.cu_seqlens_q is None:
         lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
-        return q.new_empty(shape), lse
+        return q.new_empty(shape, dtype=dtype), lse
     lse = q.new_full((q.shape[1], q.shape[0]), float("-inf"), dtype=torch.float32)
-    return q.new_zeros(shape), lse
+    return q.new_zeros(shape, dtype=dtype), lse
 
 
 def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: ForwardConfig) -> Launch:
@@ -170,10 +194,18 @@ def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: F
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
         "ROUND_BY_ADD": config.round_by_add,
+        **_fp8_arguments(problem, config),
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_q * problem.batch_size,)
     return Launch(_attn_fwd_kernel, grid, arguments, config.options())
+
+
+def _fp8_arguments(problem: Problem, config: ForwardConfig) -> dict[str, int | bool]:
+    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in float16."""
+    native = _NATIVE_FP8.get(problem.q.dtype) == config.fp8 and config.fp8 is not None
+    upcast = problem.q.dtype.itemsize == 1 and not native
+    return {"UPCAST": upcast, "HEADROOM": int(math.log2(torch.finfo(problem.q.dtype).max)) if native else 0}
 
 
 def attention_forward(problem: Problem, config: ForwardConfig) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ class Problem:
     ``(num_pages, page_size, nheads_k, head_dim)`` with ``block_table``. The last dimension is contiguous. A window
     bound of -1 is unbounded; causal is ``window_right`` 0. ``alibi_slopes`` is fp32 ``(nheads_q,)`` or
     ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
+    ``q_descale``, ``k_descale`` and ``v_descale``, fp32 ``(batch, nheads_k)`` with any strides, multiply 8-bit inputs.
     """
 
     q: Tensor
@@ -46,6 +47,9 @@ class Problem:
     alibi_slopes: Tensor | None = None
     learnable_sink: Tensor | None = None
     rng_state: Tensor | None = None
+    q_descale: Tensor | None = None
+    k_descale: Tensor | None = None
+    v_descale: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -85,9 +89,9 @@ class Problem:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
-            **_strides("q", self.q, self.cu_seqlens_q is not None),
-            **_strides("k", self.k, self.cu_seqlens_k is not None and not paged),
-            **_strides("v", self.v, self.cu_seqlens_k is not None and not paged),
+            **strides("q", self.q),
+            **strides("k", self.k),
+            **strides("v", self.v),
             "cu_seqlens_q": self.cu_seqlens_q,
             "cu_seqlens_k": self.cu_seqlens_k,
             "seqused_k": self.seqused_k,
@@ -98,12 +102,16 @@ class Problem:
             "alibi_slopes": self.alibi_slopes,
             "stride_alibi": 0 if self.alibi_slopes is None or self.alibi_slopes.dim() == 1 else self.nheads_q,
             "rng_state": self.rng_state if self.dropout_p > 0 else None,
+            **_descale("q", self.q_descale),
+            **_descale("k", self.k_descale),
+            **_descale("v", self.v_descale),
             "rows_q": self.q.shape[-3],
             "rows_k": self._rows_k(),
             "sequences_k": self.k.shape[0] if self.k.dim() == 4 else 1,
             "max_seqlen_q": self.max_seqlen_q,
             "nheads_q": self.nheads_q,
             "nheads_per_group": self.nheads_q // self.nheads_k,
+            "softmax_scale": self.softmax_scale,
             "scale_log2": max(abs(self.softmax_scale) * math.log2(math.e), _MIN_SCALE),
             "softcap_log2": self.softcap * math.log2(math.e),
             "window_left": min(self.window_left, farthest),
@@ -119,7 +127,7 @@ class Problem:
             "HAS_WINDOW_RIGHT": self.window_right >= 0,
             "HAS_SOFTCAP": self.softcap > 0,
             "NEGATIVE_SCALE": self.softmax_scale < 0,
-            "WIDE_OFFSETS": _MAX_TILE_ROWS * max(x.stride(-3) for x in (self.q, self.k, self.v)) >= 2**31,
+            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
         }
 
     def _rows_k(self) -> int:
@@ -129,10 +137,24 @@ class Problem:
         return self.k.shape[-3]
 
 
-def _strides(name: str, x: Tensor, packed: bool) -> Mapping[str, int]:
+def strides(name: str, x: Tensor) -> Mapping[str, int]:
     """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch."""
     return {
-        f"stride_{name}b": 0 if packed or x.dim() == 3 else x.stride(0),
+        f"stride_{name}b": 0 if x.dim() == 3 else x.stride(0),
         f"stride_{name}s": x.stride(-3),
         f"stride_{name}h": x.stride(-2),
+    }
+
+
+def needs_wide_offsets(*tensors: Tensor) -> bool:
+    """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
+    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31
+
+
+def _descale(name: str, x: Tensor | None) -> Mapping[str, Any]:
+    """A scale by batch and KV head, and its strides."""
+    return {
+        f"{name}_descale": x,
+        f"stride_{name}_descale_b": 0 if x is None else x.stride(0),
+        f"stride_{name}_descale_h": 0 if x is None else x.stride(1),
     }

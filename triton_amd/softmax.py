@@ -20,13 +20,14 @@ def initial_state(sink_ptr, head, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def online_softmax(logits, factor, row_max, row_sum, MASKED: tl.constexpr):
+def online_softmax(logits, factor, row_max, row_sum, HEADROOM: tl.constexpr, MASKED: tl.constexpr):
     """One block of keys: unnormalised probabilities, the factor for what was accumulated, the new maximum and sum.
 
     ``factor`` is applied to the logits inside of the exponent and is positive. A row whose every logit so far is
-    -inf has probabilities 0; only a masked block can hold one.
+    -inf has probabilities 0; only a masked block can hold one. Probabilities reach ``2 ** HEADROOM``, for dtypes
+    whose small numbers are coarse: the maximum that is kept lies that much below the true one.
     """
-    new_max = tl.maximum(row_max, tl.max(logits, 1) * factor)
+    new_max = tl.maximum(row_max, tl.max(logits, 1) * factor - HEADROOM)
     shift = new_max
     if MASKED:
         shift = tl.where(new_max == float("-inf"), 0.0, new_max)
@@ -45,10 +46,15 @@ def normaliser(row_max, row_sum):
 
 
 @triton.jit
-def recompute_probs(logits, factor, lse):
-    """Normalised probabilities from the natural log-sum-exp; 0 in rows that saw no key."""
-    shift = tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
-    return tl.exp2(logits * factor - shift[:, None])
+def recompute_shift(lse):
+    """What :func:`recompute_probs` subtracts: the log-sum-exp in base 2, +inf for rows that saw no key."""
+    return tl.where(lse == float("-inf"), float("inf"), lse * _LOG2E)
+
+
+@triton.jit
+def recompute_probs(logits, factor, shift):
+    """Normalised probabilities from logits in base 2; 0 in rows that saw no key. ``shift`` broadcasts."""
+    return tl.exp2(logits * factor - shift)
 
 
 @triton.jit
@@ -58,7 +64,7 @@ def narrow_probs(probs, DTYPE: tl.constexpr, ROUND_BY_ADD: tl.constexpr):
     ``ROUND_BY_ADD`` rounds to bfloat16 with ties away from zero, in two instructions for two elements: for targets
     without a conversion instruction, where rounding to even takes ten.
     """
-    if ROUND_BY_ADD and DTYPE == tl.bfloat16:
+    if ROUND_BY_ADD and tl.bfloat16 == DTYPE:
         bits = probs.to(tl.uint32, bitcast=True) + 0x8000
         narrow = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:

@@ -62,7 +62,7 @@ def load_key_tile(
     the block table at ``table_ptr``; ``start`` keys of the first page are padding).
     """
     if PAGE_SIZE == 0:
-        ptr += first.to(tl.int64) * stride_s
+        ptr += tl.cast(first, tl.int64) * stride_s
     else:
         keys = first + tl.arange(0, BLOCK_N)
         slots = start + keys

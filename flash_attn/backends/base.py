@@ -104,9 +104,33 @@ class Backend(ABC):
 
     name: str
 
+    @property
+    def device_type(self) -> str:
+        """Kind of device whose tensors this backend takes here; PyTorch calls AMD's GPUs ``cuda`` too."""
+        return "cuda"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether kernels made for a GPU are simulated or interpreted here, thousands of times slower."""
+        return False
+
     @abstractmethod
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """Every reason why this backend cannot answer ``spec`` on ``device``; empty when it can."""
+        """Every reason why this version of the backend cannot answer ``spec`` on that kind of device; may be empty.
+
+        The support matrix is made of these answers: they are the same on every machine.
+        """
+
+    def machine_reasons(self, device: torch.device) -> list[str]:
+        """Every reason why nothing runs on ``device`` here, whatever the spec: what is not installed, built or there.
+
+        A request is answered where neither these nor :meth:`unsupported_reasons` are any.
+        """
+        return ["PyTorch sees no GPU"] if device.type == "cuda" and not torch.cuda.is_available() else []
+
+    def details(self) -> dict[str, str]:
+        """What ``python -m flash_attn info`` says of how this backend runs here."""
+        return {}
 
     @abstractmethod
     def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
@@ -129,7 +153,7 @@ class Backend(ABC):
 
 
 class NotBuiltBackend(Backend):
-    """A backend whose kernels are not here; ``reason`` says why."""
+    """A backend without kernels in this version, on any machine; ``reason`` says so."""
 
     reason: str
 

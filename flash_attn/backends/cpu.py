@@ -22,6 +22,7 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
+    device_type = "cpu"
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec`` on ``device``: another device, or a dtype that is not floating point."""

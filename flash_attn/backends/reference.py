@@ -26,6 +26,7 @@ class ReferenceBackend(Backend):
     """
 
     name = "reference"
+    device_type = "cpu"
 
     def __init__(self, compute_dtype: torch.dtype | None = torch.float64) -> None:
         self.compute_dtype = compute_dtype

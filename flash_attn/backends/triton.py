@@ -1,12 +1,123 @@
-"""The triton backend: Triton kernels. This version has none, and the backend says so."""
+"""The triton backend: the kernels of ``flash_attn.triton_amd``, imported on first use, on AMD and NVIDIA GPUs.
+
+CPU tensors are for tests: the simulator runs the kernels' AMD machine code, Triton's interpreter their source.
+"""
 
 from __future__ import annotations
 
-from flash_attn.backends.base import NotBuiltBackend
+import torch
+from torch import Tensor
+
+from flash_attn import architectures
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends import simulation, triton_runtime
+from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
+from flash_attn.backends.gpu import architecture_name
+from flash_attn.backends.kv_append import append_and_rotate
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_MAX_HEAD_DIM = 512
+# The interpreter knows no architecture; configurations are then those of this one.
+_INTERPRETED_AS = "gfx942"
 
 
-class TritonBackend(NotBuiltBackend):
-    """Adapter that answers every request with the reason why it cannot be met."""
+class TritonBackend(Backend):
+    """Attention in Triton.
+
+    ``deterministic`` and ``num_splits`` change nothing: every sum has a fixed order, and one program goes over all
+    keys of its rows.
+
+    Args:
+        simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
+            for none.
+    """
 
     name = "triton"
-    reason = "this version of flash_attn has no Triton kernels"
+
+    def __init__(self, simulated: str | None = None) -> None:
+        self._simulated = simulated
+
+    @property
+    def device_type(self) -> str:
+        """``cpu`` where kernels are emulated."""
+        return "cpu" if self.emulated else "cuda"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether kernels are simulated, or interpreted as ``TRITON_INTERPRET`` asks."""
+        return self._simulated is not None or triton_runtime.interpreting()
+
+    def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
+        """Every reason against ``spec``: its dtype, its head dims, a backward into pages or cache rows."""
+        reasons = []
+        if spec.dtype not in _DTYPES:
+            supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+            reasons.append(f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of {supported}")
+        if max(spec.head_dim, spec.head_dim_v) > _MAX_HEAD_DIM:
+            reasons.append(f"head dims beyond {_MAX_HEAD_DIM}")
+        if spec.needs_backward and spec.kv_layout == "paged":
+            reasons.append("no backward of paged keys and values")
+        if spec.needs_backward and spec.has_cache_batch_idx:
+            reasons.append("no backward through cache_batch_idx")
+        return reasons
+
+    def machine_reasons(self, device: torch.device) -> list[str]:
+        """Why Triton runs nothing on ``device`` here: not installed, no GPU of a known kind, CPU tensors."""
+        reasons = [*triton_runtime.installation_reasons(), *super().machine_reasons(device)]
+        if reasons:
+            return reasons
+        if self._simulated is not None:
+            if triton_runtime.interpreting():
+                return ["TRITON_INTERPRET and FLASH_ATTENTION_SIMULATE are both set; accepted is one of them"]
+            if device.type != "cpu":
+                return [f"FLASH_ATTENTION_SIMULATE is for CPU tensors, not for {device.type}"]
+            return simulation.reasons()
+        if device.type == "cpu":
+            switches = "FLASH_ATTENTION_SIMULATE or TRITON_INTERPRET=1"
+            return [] if triton_runtime.interpreting() else [f"runs on CPU tensors only under {switches}"]
+        if device.type != "cuda":
+            return [f"runs on GPUs that PyTorch calls cuda, not on {device.type}"]
+        arch = architecture_name(device)
+        return [] if architectures.find(arch) else [f"GPU architecture {arch} is unknown to flash_attn"]
+
+    def details(self) -> dict[str, str]:
+        """The version of Triton and what runs its kernels here."""
+        if triton_runtime.installation_reasons():
+            return {}
+        import triton
+
+        runs = f"simulated as {self._simulated}" if self._simulated else "on GPUs"
+        return {"triton": triton.__version__, "runs": "interpreted" if triton_runtime.interpreting() else runs}
+
+    def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
+        """Attention of validated inputs."""
+        from flash_attn.backends import triton_calls
+
+        device = inputs.q.device
+        with triton_runtime.launching(device, self._simulated):
+            return triton_calls.forward(spec, inputs, self._architecture(device))
+
+    def backward(
+        self,
+        spec: AttentionSpec,
+        inputs: AttentionInputs,
+        result: ForwardResult,
+        dout: Tensor,
+        dlse: Tensor | None,
+    ) -> Gradients:
+        """Gradients of q, k and v, recomputing the probabilities from ``result.softmax_lse``."""
+        from flash_attn.backends import triton_calls
+
+        device = inputs.q.device
+        with triton_runtime.launching(device, self._simulated):
+            return triton_calls.backward(spec, inputs, result, dout, dlse, self._architecture(device))
+
+    def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
+        """Append, rotate and attend to a KV cache; the caches change in place."""
+        return self.forward(*append_and_rotate(spec, inputs))
+
+    def _architecture(self, device: torch.device) -> str:
+        """Name of the architecture that kernels are configured for."""
+        if device.type == "cuda":
+            return architecture_name(device)
+        return self._simulated or _INTERPRETED_AS

@@ -45,7 +45,8 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
     Args:
         backend: name of the backend; ``None`` takes the fastest one that is available.
         device: ``cpu`` or ``cuda`` (AMD's GPUs too); ``None`` takes a GPU where one can be used.
-        quick: features in one dtype, the most exact that the backend has, instead of three.
+        quick: features in one dtype, the most exact that the backend has, instead of three. Emulated kernels
+            always run in one, on short cases.
 
     Returns:
         0 when everything that is supported passed, 1 when something failed, 2 when there is nothing to check.
@@ -56,12 +57,7 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
         print(error)
         return UNAVAILABLE
     print(f"backend {name} on {where}: error over allowed error against the oracle in float64")
-    dtypes: Sequence[torch.dtype] = _DTYPES
-    if quick:
-        dtypes = [d for d in _DTYPES if not support.unsupported(name, support.PROBE.with_dtype(d), where)][
-            :1
-        ] or _DTYPES
-    features = [feature for listed in FEATURES for feature in _in_dtypes(listed, dtypes)]
+    features = _emulated() if dispatch.backend(name).emulated else _on_the_machine(name, where, quick)
     rows = [check_feature(name, where, feature) for feature in features]
     print(terminal_table(["feature", "dtype", "error/allowed", "time", "verdict"], [row.cells() for row in rows]))
     failed = sum(row.failed for row in rows)
@@ -78,12 +74,11 @@ def choose(backend: str | None, device: str | None) -> tuple[str, torch.device]:
     """
     against = []
     for name, where in _combinations(backend, device):
-        reasons = [support.unsupported(name, feature, where) for feature in FEATURES]
-        missing = where.type == "cuda" and not torch.cuda.is_available()
-        if not missing and not all(reasons):
+        reasons = [dispatch.reasons_against(name, feature.spec(), where) for feature in FEATURES]
+        if not all(reasons):
             return name, where
-        distinct = dict.fromkeys(reason for listed in reasons if all(reasons) for reason in listed)
-        against.append(f"  {name} on {where}: {'; '.join([*distinct, *['PyTorch sees no GPU'] * missing])}")
+        distinct = dict.fromkeys(reason for listed in reasons for reason in listed)
+        against.append(f"  {name} on {where}: {'; '.join(distinct)}")
     asked = f"backend {backend!r} is not available" if backend else "no backend is available"
     raise UnavailableError("\n".join([f"{asked}:", *against]))
 
@@ -92,7 +87,7 @@ def check_feature(backend: str, device: torch.device, feature: Feature) -> Row:
     """Run one feature, forward and backward or decoding, and compare every result with the oracle."""
     case = feature.case
     dtype = str(case.dtype).removeprefix("torch.")
-    reasons = support.unsupported(backend, feature, device)
+    reasons = dispatch.reasons_against(backend, feature.spec(), device)
     if reasons:
         return Row(feature.name, dtype, None, 0.0, f"unsupported: {'; '.join(reasons)}", failed=False)
     started = time.perf_counter()
@@ -116,13 +111,29 @@ def _combinations(backend: str | None, device: str | None) -> list[tuple[str, to
     if device is not None:
         devices = [device]
     elif backend is not None:
-        devices = [support.device_type(backend)]
+        devices = [dispatch.backend(backend).device_type]
     else:
         devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     found = []
     for where in map(torch.device, devices):
         found += [(name, where) for name in ((backend,) if backend else dispatch.candidates(where))]
     return found
+
+
+def _on_the_machine(backend: str, device: torch.device, quick: bool) -> list[Feature]:
+    """Every feature in three dtypes, or in the most exact one of them that the backend has."""
+    dtypes: Sequence[torch.dtype] = _DTYPES
+    if quick:
+        probes = ((dtype, support.PROBE.with_dtype(dtype).spec()) for dtype in _DTYPES)
+        had = [dtype for dtype, spec in probes if not dispatch.reasons_against(backend, spec, device)]
+        dtypes = had[:1] or _DTYPES
+    return [feature for listed in FEATURES for feature in _in_dtypes(listed, dtypes)]
+
+
+def _emulated() -> list[Feature]:
+    """Every feature on its short case, in the dtype it is listed with: a simulator or interpreter is slow."""
+    print("kernels are emulated: short cases, and one dtype a feature")
+    return [feature.shortened() for feature in FEATURES]
 
 
 def _in_dtypes(feature: Feature, dtypes: Sequence[torch.dtype]) -> list[Feature]:

@@ -17,6 +17,7 @@ import torch
 
 import flash_attn
 from flash_attn import architectures, build_metadata, dispatch, environment
+from flash_attn.backends.gpu import architecture_name
 from flash_attn.diagnostics import support
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -97,8 +98,7 @@ def _devices() -> list[Any]:
 
 def _device(index: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(index)
-    arch = str(getattr(properties, "gcnArchName", "")) if torch.version.hip else ""
-    arch = arch or f"sm_{properties.major}{properties.minor}"
+    arch = architecture_name(index)
     known = architectures.find(arch)
     return {
         "index": index,
@@ -111,10 +111,9 @@ def _device(index: int) -> dict[str, Any]:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    reasons = list(support.unsupported(name, support.PROBE))
-    if support.device_type(name) == "cuda" and not torch.cuda.is_available():
-        reasons.append("PyTorch sees no GPU")
-    return {"available": not reasons, "reasons": reasons}
+    backend = dispatch.backend(name)
+    reasons = dispatch.reasons_against(name, support.PROBE.spec(), torch.device(backend.device_type))
+    return {"available": not reasons, "reasons": reasons, **backend.details()}
 
 
 def _foreign() -> list[str]:

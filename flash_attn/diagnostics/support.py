@@ -12,14 +12,10 @@ BACKENDS = tuple(name for name in environment.BACKEND_NAMES if name != "auto")
 PROBE = FEATURES[1]  # plain attention, forward and backward, in bfloat16
 
 
-def device_type(backend: str) -> str:
-    """Kind of device that ``backend`` is made for; PyTorch calls AMD's GPUs ``cuda`` too."""
-    return "cpu" if backend in ("cpu", "reference") else "cuda"
-
-
-def unsupported(backend: str, feature: Feature, device: torch.device | None = None) -> list[str]:
-    """Why ``backend`` cannot answer ``feature`` on ``device`` (by default on the kind it is made for)."""
-    return dispatch.backend(backend).unsupported_reasons(feature.spec(), device or torch.device(device_type(backend)))
+def unsupported(backend: str, feature: Feature) -> list[str]:
+    """Why ``backend`` does not have ``feature``, on any machine."""
+    asked = dispatch.backend(backend)
+    return asked.unsupported_reasons(feature.spec(), torch.device(asked.device_type))
 
 
 def support_matrix() -> str:
