@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from csrc_ck.families import FAMILIES, Family, family_of
@@ -25,15 +26,16 @@ class Selection:
         return self.instance.seconds * len(self.archs)
 
 
-def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset) -> list[Selection]:
-    """The instances of a build. An architecture that no family has is ignored."""
+def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset, only: str = "*") -> list[Selection]:
+    """The instances of a build whose names match ``only``. An architecture that no family has is ignored."""
 
     def chosen() -> Iterator[Selection]:
         for family in FAMILIES:
             served = _served(family, archs)
             if served:
                 for instance in forward_instances(family, head_dims, preset):
-                    yield Selection(instance, served)
+                    if fnmatchcase(instance.name, only):
+                        yield Selection(instance, served)
 
     return list(chosen())
 
@@ -107,12 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--arch", action="append", metavar="GFX", help="architecture; all that CK serves by default")
     parser.add_argument("--head-dim", action="append", type=int, metavar="N", help="32, 64, 128, 256 by default")
     parser.add_argument("--preset", choices=PRESETS, default="default")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="those whose name matches, such as '*_bf16_*'")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="print the instances and their estimated compile time")
     action.add_argument("--out", type=Path, metavar="FOLDER", help="write the instances and the table there")
     options = parser.parse_args(arguments)
     archs = options.arch or [arch for family in FAMILIES for arch in family.archs]
-    selections = select(archs, options.head_dim or (32, 64, 128, 256), options.preset)
+    selections = select(archs, options.head_dim or (32, 64, 128, 256), options.preset, options.only)
     if options.out:
         write(selections, options.out)
         return

@@ -66,7 +66,7 @@ def requested() -> str:
 
 @cache
 def simulated_target() -> str | None:
-    """Architecture that the triton backend is simulated as; the environment is asked once."""
+    """Architecture that the triton and ck backends are simulated as; the environment is asked once."""
     return environment.simulated_target()
 
 
@@ -74,7 +74,7 @@ def simulated_target() -> str | None:
 def backend(name: str) -> Backend:
     """The backend called ``name``; its module is imported on first use."""
     kind = getattr(importlib.import_module(f"flash_attn.backends.{name}"), _BACKENDS[name])
-    instance: Backend = kind(simulated_target()) if name == "triton" else kind()
+    instance: Backend = kind(simulated_target()) if name in ("ck", "triton") else kind()
     return instance
 
 
@@ -91,7 +91,8 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 def reasons_against(name: str, spec: AttentionSpec, device: torch.device) -> list[str]:
     """Why backend ``name`` cannot answer ``spec`` for tensors on ``device`` of this machine; empty when it can."""
     asked = backend(name)
-    return [*asked.unsupported_reasons(spec, device), *asked.machine_reasons(device)]
+    against = [*asked.unsupported_reasons(spec, device), *asked.machine_reasons(device)]
+    return against or asked.build_reasons(spec, device)
 
 
 def reasons(spec: AttentionSpec, device: torch.device) -> dict[str, list[str]]:
