@@ -88,14 +88,14 @@ def _rules(detection: Detection) -> list[Rule]:
     common, ck = ROOT / "csrc_common", ROOT / "csrc_ck"
     depfile = ("-MD", "-MF", "$out.d")
     remarks = "$out.remarks"
-    hip = [
-        *(rocm.compiler.path, "-x", "hip", "$archs", f"--rocm-path={rocm.path}"),
+    hip: list[str | Path] = [
+        *(str(rocm.compiler.path), "-x", "hip", "$archs", f"--rocm-path={rocm.path}"),
         *(f"-I{common}", f"-I{ck}", f"-I{detection.ck_include}", f"-I{rocm.path}/include"),
         *KERNEL_FLAGS,
         *depfile,
         *("-c", "$in", "-o", "$out"),
     ]
-    host_flags = [
+    host_flags: list[str | Path] = [
         *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall"),
         *("-DUSE_CUDA", "-DUSE_ROCM", "-D__HIP_PLATFORM_AMD__=1"),
         *(f"-DFLASH_ATTN_LIBRARY={NAMESPACE}", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"),
@@ -105,7 +105,7 @@ def _rules(detection: Detection) -> list[Rule]:
     # A library of ROCm may need a newer C library than this machine's, which matters only where it runs.
     libraries = (f"-L{rocm.path}/lib", "-lamdhip64", f"-L{torch.path}/lib", "-ltorch")
     link = ["-shared", "-o", "$out", "$in", "-Wl,--allow-shlib-undefined", "-Wl,--no-as-needed", *libraries]
-    quiet = [sys.executable, ROOT / "build_tools/compile_kernel.py", remarks]
+    quiet: list[str | Path] = [sys.executable, ROOT / "build_tools/compile_kernel.py", remarks]
     return [
         Rule("kernel", [*quiet, *hip], depfile=True),
         Rule("host", [host.compiler.path, *host_flags, *depfile, "-c", "$in", "-o", "$out"], depfile=True),

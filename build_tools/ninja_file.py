@@ -1,7 +1,7 @@
 """Write a ``build.ninja`` and run it, saying how far it is and how long the rest will take."""
 
-import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -47,18 +47,18 @@ def ninja_text(rules: Sequence[Rule], edges: Sequence[Edge]) -> str:
         words = [str(word) for word in rule.command]
         lines += [f"rule {rule.name}", f"  command = {' '.join(_shell(word) for word in words)}"]
         lines += ["  depfile = $out.d", "  deps = gcc"] if rule.depfile else []
-        lines += [f"  description = {_FINISHED} $out"]
-    for edge in edges:
+        lines += [f"  description = {_FINISHED} $number"]
+    for number, edge in enumerate(edges):
         inputs = " ".join(escape(path) for path in edge.inputs)
         implicit = " | " + " ".join(escape(path) for path in edge.implicit) if edge.implicit else ""
         lines.append(f"build {escape(edge.output)}: {edge.rule} {inputs}{implicit}")
-        lines += [f"  {name} = {value}" for name, value in (edge.variables or {}).items()]
+        lines += [f"  {name} = {value}" for name, value in {"number": number, **(edge.variables or {})}.items()]
     return "\n".join(lines) + "\n"
 
 
 def _shell(word: str) -> str:
     """Quote a word for the shell unless it is made of plain characters or names a ninja variable."""
-    return word if re.fullmatch(r"[\w@%+=:,./$-]+", word) else "'" + word.replace("$", "$$") + "'"
+    return word if re.fullmatch(r"[\w@%+=:,./$-]+", word) else shlex.quote(word).replace("$", "$$")
 
 
 def run_ninja(
@@ -73,49 +73,40 @@ def run_ninja(
     Raises:
         BuildError: a command failed; its output has been printed.
     """
-    seconds = {str(edge.output): edge.seconds for edge in edges}
-    command = [str(ninja), "-C", str(folder), "-j", str(jobs)]
-    todo = _outputs_to_make(command, seconds)
+    command = ["env", "NINJA_STATUS=", str(ninja), "-C", str(folder), "-j", str(jobs)]
+    todo = _edges_to_run(command)
     if not todo:
         say(f"nothing to compile in {folder}")
         return
-    total, left = sum(seconds[output] for output in todo), set(todo)
+    total, left = sum(edges[number].seconds for number in todo), set(todo)
     say(f"compiling {len(todo)} of {len(edges)} files, {jobs} at a time: about {_duration(total / jobs)}")
     started = time.monotonic()
-    environment = {**os.environ, "NINJA_STATUS": ""}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         assert run.stdout
         for line in run.stdout:
-            output = line.removeprefix(_FINISHED).strip()
             if not line.startswith(_FINISHED):
                 sys.stdout.write(line)
                 continue
-            left.discard(output)
-            remaining = sum(seconds[name] for name in left)
-            pace = (time.monotonic() - started) / max(total - remaining, 1e-9)
-            say(
-                f"[{len(todo) - len(left)}/{len(todo)}] {Path(output).name}, {_duration(remaining * pace)} left"
+            number = int(line.removeprefix(_FINISHED))
+            left.discard(number)
+            remaining = sum(edges[number].seconds for number in left)
+            elapsed = time.monotonic() - started
+            rest = (
+                f"{_duration(elapsed * remaining / (total - remaining))} left"
                 if left
-                else f"[{len(todo)}/{len(todo)}] {Path(output).name}, {_duration(time.monotonic() - started)} in all"
+                else f"{_duration(elapsed)} in all"
             )
+            say(f"[{len(todo) - len(left)}/{len(todo)}] {edges[number].output.name}, {rest}")
     if run.returncode != 0:
         raise BuildError(f"ninja failed in {folder}: the failing command and its output are above")
 
 
-def _outputs_to_make(command: Sequence[str], known: Mapping[str, float]) -> list[str]:
-    """Return what a run would make."""
-    dry = subprocess.run(
-        [*command, "-n"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env={**os.environ, "NINJA_STATUS": ""},
-    )
+def _edges_to_run(command: Sequence[str]) -> list[int]:
+    """Return the numbers of the edges that a run would make."""
+    dry = subprocess.run([*command, "-n"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if dry.returncode != 0:
         raise BuildError(f"ninja does not accept its file: {dry.stdout.strip()[-500:]}")
-    lines = (line.removeprefix(_FINISHED).strip() for line in dry.stdout.splitlines() if line.startswith(_FINISHED))
-    return [line for line in lines if line in known]
+    return [int(line.removeprefix(_FINISHED)) for line in dry.stdout.splitlines() if line.startswith(_FINISHED)]
 
 
 def _duration(seconds: float) -> str:

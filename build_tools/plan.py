@@ -1,6 +1,6 @@
 """Decide what to build from what is asked, what is found, and what kernels the source tree has."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,7 @@ def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> Bu
         if not obstacles:
             return _native_plan(vendor, settings, detection)
         failures.append((vendor, obstacles))
-        if not demanded and vendor == "rocm" and detection.ck_include is None and len(obstacles) == 1:
+        if not demanded and vendor == "rocm" and _lacks_only_ck(detection, obstacles):
             raise BuildError(
                 f"found {_found(vendor, detection)}, but {obstacles[0]}. "
                 "FLASH_ATTENTION_SKIP_CUDA_BUILD=1 builds without CK kernels."
@@ -82,6 +82,10 @@ def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> Bu
         for vendor, reasons in failures
     )
     return BuildPlan("none", f"{found}: {PURE}", warnings=_unused(settings))
+
+
+def _lacks_only_ck(detection: Detection, obstacles: Sequence[str]) -> bool:
+    return detection.rocm is not None and detection.ck_include is None and len(obstacles) == 1
 
 
 def _reason_to_leave_out(settings: Settings, detection: Detection) -> str | None:

@@ -28,14 +28,13 @@ struct Forward {
       kFeatures.alibi ? ck_tile::BlockAttentionBiasEnum::ALIBI
                       : ck_tile::BlockAttentionBiasEnum::NO_BIAS,
       false, true, kFeatures.dropout, false, kFeatures.blocks_per_cu, false>;
-  using Variant =
-      ck_tile::ComposedAttention<kFeatures.softcap * ck_tile::LOGITS_SOFT_CAP, true>;
+  using Variant = ck_tile::ComposedAttention<kFeatures.softcap * ck_tile::LOGITS_SOFT_CAP, true>;
   using Problem =
       ck_tile::BlockFmhaPipelineProblem<Element, Element, Element, float, float, Element, uint8_t,
                                         float, Element, float, Element, Tile, kFeatures.varlen,
                                         Variant, Mask<kFeatures.masked>, kTransposedLoad, Traits>;
-  using Epilogue = ck_tile::Default2DEpilogue<ck_tile::Default2DEpilogueProblem<
-      float, Element, true, kFeatures.padded_head_dim>>;
+  using Epilogue = ck_tile::Default2DEpilogue<
+      ck_tile::Default2DEpilogueProblem<float, Element, true, kFeatures.padded_head_dim>>;
   using Kernel = ck_tile::FmhaFwdKernel<Pipeline<Problem>, Epilogue>;
 };
 
@@ -49,10 +48,10 @@ void launch_forward(const ForwardParams& p, hipStream_t stream) {
       return Kernel::MakeKargsImpl(
           p.q, p.k, p.v, p.alibi_slopes, nullptr, p.softmax_lse, p.out, p.cu_seqlens_q,
           p.cu_seqlens_k, nullptr, p.seqused_k, p.head_dim, p.head_dim_v, p.nheads_q, ratio,
-          p.softmax_scale, 1.f, 1.f, p.softcap_value, p.q_strides.row, p.k_strides.row, p.v_strides.row,
-          p.alibi_batch_stride, 0, p.out_strides.row, p.q_strides.head, p.k_strides.head,
-          p.v_strides.head, 0, 0, p.lse_head_stride, p.out_strides.head, p.window_left,
-          p.window_right, kMaskBottomRight, 0, p.dropout_p, false, rng);
+          p.softmax_scale, 1.f, 1.f, p.softcap_value, p.q_strides.row, p.k_strides.row,
+          p.v_strides.row, p.alibi_batch_stride, 0, p.out_strides.row, p.q_strides.head,
+          p.k_strides.head, p.v_strides.head, 0, 0, p.lse_head_stride, p.out_strides.head,
+          p.window_left, p.window_right, kMaskBottomRight, 0, p.dropout_p, false, rng);
     } else {
       return Kernel::MakeKargsImpl(
           p.q, p.k, p.v, p.alibi_slopes, nullptr, p.softmax_lse, p.out, p.seqlen_q, p.seqlen_k,

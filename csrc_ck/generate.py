@@ -10,14 +10,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from csrc_ck.families import FAMILIES, Family, family_of
-from csrc_ck.instances import PRESETS, ForwardInstance, Preset, forward_instances
+from csrc_ck.instances import PRESETS, Instance, Preset, instances
+
+DATA_TYPES = {"fp16": "kFloat16", "bf16": "kBFloat16"}
 
 
 @dataclass(frozen=True)
 class Selection:
     """An instance and the architectures of its family that it is compiled for."""
 
-    instance: ForwardInstance
+    instance: Instance
     archs: tuple[str, ...]
 
     @property
@@ -33,7 +35,7 @@ def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset, only:
         for family in FAMILIES:
             served = _served(family, archs)
             if served:
-                for instance in forward_instances(family, head_dims, preset):
+                for instance in instances(family, head_dims, preset):
                     if fnmatchcase(instance.name, only):
                         yield Selection(instance, served)
 
@@ -45,39 +47,34 @@ def _served(family: Family, archs: Sequence[str]) -> tuple[str, ...]:
 
 
 def dispatch_table(selections: Sequence[Selection]) -> str:
-    """C++ that defines the table of ``dispatch.h``."""
-    instances = [(selection.instance, _base_names(selection.archs)) for selection in selections]
-    declarations = [f"void launch_{instance.name}(const ForwardParams&, hipStream_t);" for instance, _ in instances]
-    rows = [_row(instance, archs) for instance, archs in instances]
-    described = json.dumps([instance.describe(archs) for instance, archs in instances])
-    return "\n".join(
-        (
-            '#include "dispatch.h"',
-            "namespace flash_attn::ck {",
-            *declarations,
-            "const ForwardInstance kForwardInstances[] = {",
-            *rows,
-            "};",
-            f"const int kForwardInstanceCount = {len(rows)};",
-            *_c_string("kInstancesJson", described),
-            "}  // namespace flash_attn::ck",
-            "",
-        )
-    )
+    """C++ that defines the tables of ``dispatch.h``."""
+    rows = [(selection.instance, _base_names(selection.archs)) for selection in selections]
+    described = json.dumps([instance.describe(archs) for instance, archs in rows])
+    lines = ['#include "dispatch.h"', "namespace flash_attn::ck {"]
+    for phase in ("forward", "backward", "split"):
+        params = f"{phase.capitalize()}Params"
+        of_phase = [(instance, archs) for instance, archs in rows if instance.phase == phase]
+        lines += [f"void launch_{instance.name}(const {params}&, hipStream_t);" for instance, _ in of_phase]
+        lines += [f"const Instance<{params}> k{phase.capitalize()}Instances[] = {{"]
+        lines += [*(_row(instance, archs) for instance, archs in of_phase), "    {}};"]
+    return "\n".join((*lines, *_c_string("kInstancesJson", described), "}  // namespace flash_attn::ck", ""))
 
 
 def _base_names(archs: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(arch.partition(":")[0] for arch in archs))
 
 
-def _row(instance: ForwardInstance, archs: Sequence[str]) -> str:
-    dtype = {"fp16": "kFloat16", "bf16": "kBFloat16"}[instance.dtype]
-    flags = [instance.varlen, instance.masked, *(instance.feature == name for name in ("softcap", "alibi", "dropout"))]
-    features = ", ".join(str(flag).lower() for flag in flags)
-    return (
-        f'    {{"{instance.name}", "{" ".join(archs)}", {{DataType::{dtype}, {instance.head_dim}, '
-        f"{instance.head_dim}, {features}}}, {str(not instance.padded).lower()}, &launch_{instance.name}}},"
-    )
+def _row(instance: Instance, archs: Sequence[str]) -> str:
+    features = [f"DataType::{DATA_TYPES[instance.dtype]}", instance.head_dim, instance.head_dim]
+    features += [_cpp(flag) for flag in (instance.layout == "varlen", instance.layout == "paged", instance.masked)]
+    features += [_cpp(instance.feature == name) for name in ("softcap", "alibi", "dropout", "deterministic")]
+    cells = [f'"{instance.name}"', f'"{" ".join(archs)}"', f"{{{', '.join(str(cell) for cell in features)}}}"]
+    cells += [_cpp(not instance.takes_smaller_head_dims), str(instance.keys), f"&launch_{instance.name}"]
+    return f"    {{{', '.join(cells)}}},"
+
+
+def _cpp(flag: bool) -> str:
+    return str(flag).lower()
 
 
 def _c_string(name: str, text: str) -> list[str]:

@@ -16,7 +16,7 @@ struct Strides {
 struct Features {
   DataType dtype;
   int32_t head_dim, head_dim_v;
-  bool varlen, masked, softcap, alibi, dropout;
+  bool varlen, paged, masked, softcap, alibi, dropout, deterministic;
 };
 
 // What every phase knows of a call.
@@ -37,6 +37,7 @@ struct AttentionParams : Features {
   const void* k;
   const void* v;
   Strides q_strides, k_strides, v_strides;
+  const int32_t* seqused_k;  // (batch) keys in use of a varlen or split call, else null
   int32_t lse_batch_stride, lse_head_stride;
 };
 
@@ -44,7 +45,36 @@ struct ForwardParams : AttentionParams {
   void* out;
   float* softmax_lse;
   Strides out_strides;
-  const int32_t* seqused_k;  // (batch) keys in use of a varlen call, else null
+};
+
+// `dk` and `dv` have a head for each head of q. `softmax_d` is the row sum of dout * out, less the
+// gradient of softmax_lse, times 1 - dropout_p; it has the strides of softmax_lse.
+// `dq_accumulator` is zeroed float32; a deterministic kernel writes one for each block of keys,
+// `dq_split_stride` elements apart, and the others add to a single one.
+struct BackwardParams : AttentionParams {
+  const void* dout;
+  const float* softmax_lse;
+  const float* softmax_d;
+  float* dq_accumulator;
+  void* dk;
+  void* dv;
+  Strides dout_strides, dq_strides, dk_strides, dv_strides;
+  int32_t dq_split_stride;
+};
+
+// A forward whose keys are split among work-groups: every split writes float32 results, dense, as
+// (num_splits, batch, seqlen_q, nheads_q, head_dim_v) and (num_splits, batch, nheads_q, seqlen_q).
+//
+// Keys and values are caches of (rows, seqlen_k, nheads_k, head_dim) whose row is that of the batch
+// or `cache_batch_idx` (batch); or pages of (pages, page_size, nheads_k, head_dim) that
+// `block_table` (batch, max_pages) names.
+struct SplitParams : AttentionParams {
+  float* out;
+  float* softmax_lse;
+  int32_t num_splits;
+  const int32_t* cache_batch_idx;
+  const int32_t* block_table;
+  int32_t block_table_stride, page_size;
 };
 
 }  // namespace flash_attn

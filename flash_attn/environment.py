@@ -43,8 +43,8 @@ SIMULATE = Variable(
     "FLASH_ATTENTION_SIMULATE",
     " | ".join(SIMULATED_TARGETS),
     "none",
-    "Run the triton and ck backends on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then means "
-    "triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+    "Run the triton and ck backends on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then "
+    "means triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
 )
 VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE)
 

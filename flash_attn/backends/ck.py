@@ -6,13 +6,11 @@ rounded to 1/255): a seed drops other elements than on the other backends.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_library, simulation
+from flash_attn.backends import ck_calls, ck_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.kv_append import append_and_rotate
 
@@ -47,19 +45,26 @@ class CKBackend(Backend):
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec`` that no build of this version takes away."""
         checks = {
-            f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of float16, bfloat16": spec.dtype not in _DTYPES,
+            f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of float16, bfloat16": spec.dtype
+            not in _DTYPES,
             f"head dims beyond {_MAX_HEAD_DIM}": max(spec.head_dim, spec.head_dim_v) > _MAX_HEAD_DIM,
             f"head dims that are no multiple of {_HEAD_DIM_MULTIPLE}": spec.head_dim % _HEAD_DIM_MULTIPLE != 0
             or spec.head_dim_v % _HEAD_DIM_MULTIPLE != 0,
-            "no backward in this version": spec.needs_backward,
-            "no paged keys and values in this version": spec.kv_layout == "paged",
-            "no cache_batch_idx in this version": spec.has_cache_batch_idx,
+            "no backward of softcap": spec.needs_backward and spec.softcap > 0,
+            "no backward of dropout and deterministic": spec.needs_backward
+            and spec.deterministic
+            and spec.dropout_p > 0,
+            "no backward of ALiBi and deterministic": spec.needs_backward and spec.deterministic and spec.has_alibi,
+            "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
+            "no backward through pages and caches": spec.needs_backward
+            and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),
             "no leftpad_k": spec.has_leftpad_k,
             "no attention sink": spec.has_sink,
             "no attention probabilities": spec.return_attn_probs,
             "one of softcap, ALiBi and dropout at a time": (spec.softcap > 0) + spec.has_alibi + (spec.dropout_p > 0)
             > 1,
-            "varlen queries need varlen keys": spec.varlen_q != (spec.kv_layout == "varlen"),
+            "varlen queries and keys come together": spec.kv_layout != "paged"
+            and spec.varlen_q != (spec.kv_layout == "varlen"),
         }
         return [reason for reason, holds in checks.items() if holds]
 
@@ -81,8 +86,7 @@ class CKBackend(Backend):
 
     def build_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Why the kernels that were built do not serve ``spec``."""
-        missing = ck_library.missing_instance(spec, ck_library.architecture(device.index or 0), _runs_varlen(spec))
-        return [missing] if missing else []
+        return ck_calls.missing_kernels(spec, ck_library.architecture(device.index or 0))
 
     def details(self) -> dict[str, str]:
         """How many kernels were built, and for what."""
@@ -94,12 +98,7 @@ class CKBackend(Backend):
 
     def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
         """Attention of validated inputs."""
-        if spec.varlen_q or not spec.has_seqused_k:
-            return self._launch(spec, inputs)
-        batch, seqlen_q, nheads_q, _ = inputs.q.shape
-        result = self._launch(spec, _flattened(inputs))
-        softmax_lse = result.softmax_lse.view(nheads_q, batch, seqlen_q).transpose(0, 1).contiguous()
-        return ForwardResult(result.out.view(batch, seqlen_q, nheads_q, -1), softmax_lse)
+        return ck_calls.forward(spec, inputs, self._simulated)
 
     def backward(
         self,
@@ -109,45 +108,9 @@ class CKBackend(Backend):
         dout: Tensor,
         dlse: Tensor | None,
     ) -> Gradients:
-        """Refuse: ``unsupported_reasons`` says that there is none."""
-        raise RuntimeError("the ck backend has no backward in this version")
+        """Gradients of q, k and v, recomputing the probabilities from ``result.softmax_lse``."""
+        return ck_calls.backward(spec, inputs, result, dout, dlse, self._simulated)
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
         return self.forward(*append_and_rotate(spec, inputs))
-
-    def _launch(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
-        q = inputs.q
-        out = q.new_empty(*q.shape[:-1], inputs.v.shape[-1])
-        lse_shape = (q.shape[1], q.shape[0]) if q.dim() == 3 else (q.shape[0], q.shape[2], q.shape[1])
-        softmax_lse = q.new_empty(lse_shape, dtype=torch.float32)
-        if inputs.k.numel() == 0:
-            return ForwardResult(out.zero_(), softmax_lse.fill_(-torch.inf))
-        tensors = (
-            *(inputs.q, inputs.k, inputs.v, out, softmax_lse),
-            *(inputs.cu_seqlens_q, inputs.cu_seqlens_k, inputs.seqused_k),
-            *(_float32(inputs.alibi_slopes), inputs.rng_state if spec.dropout_p > 0 else None),
-        )
-        numbers = (spec.softmax_scale, spec.softcap, spec.dropout_p, spec.window_left, spec.window_right)
-        simulated = self._simulated
-        with simulation.launching_hip(simulated, tensors) if simulated else nullcontext():
-            torch.ops.flash_attn_ck.forward(*tensors, inputs.max_seqlen_q, inputs.max_seqlen_k, *numbers)
-        return ForwardResult(out, softmax_lse)
-
-
-def _runs_varlen(spec: AttentionSpec) -> bool:
-    """Whether the kernel for sequences of different lengths runs; the other knows no ``seqused_k``."""
-    return spec.varlen_q or spec.has_seqused_k
-
-
-def _flattened(inputs: AttentionInputs) -> AttentionInputs:
-    """A dense call as a varlen one; its tensors are views where sequences follow each other in memory."""
-    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (inputs.q, inputs.k, inputs.v))
-    cu_seqlens_q, cu_seqlens_k = (
-        torch.arange(x.shape[0] + 1, dtype=torch.int32, device=x.device) * x.shape[1] for x in (inputs.q, inputs.k)
-    )
-    return inputs._replace(q=q, k=k, v=v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
-
-
-def _float32(slopes: Tensor | None) -> Tensor | None:
-    return None if slopes is None else slopes.float().contiguous()

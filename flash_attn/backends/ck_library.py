@@ -45,19 +45,37 @@ def instances() -> list[dict[str, Any]]:
     return described
 
 
-def missing_instance(spec: AttentionSpec, arch: str, varlen: bool) -> str | None:
-    """What no kernel in the library was compiled for, or None if one serves the forward of ``spec``."""
-    masked = spec.window_left >= 0 or spec.window_right >= 0
-    features = {"softcap": spec.softcap > 0, "alibi": spec.has_alibi, "dropout": spec.dropout_p > 0}
-    if torch.ops.flash_attn_ck.supports_forward(
-        arch, spec.dtype == torch.bfloat16, spec.head_dim, spec.head_dim_v, varlen, masked, *features.values()
-    ):
-        return None
-    asked = [str(spec.dtype).removeprefix("torch."), f"head_dim {spec.head_dim}", "varlen" if varlen else "dense"]
-    asked += ["masked"] * masked + [name for name, value in features.items() if value]
-    built = sorted({row["head_dim"] for row in instances() if arch in row["archs"]})
-    served = f"head dims {', '.join(str(dim) for dim in built)}" if built else "none"
+def block_size(phase: str, spec: AttentionSpec, arch: str, varlen: bool = False) -> int:
+    """Keys of a block of the kernel for ``phase`` (forward, backward, split) that serves ``spec``; 0 if none does."""
+    features = {
+        "varlen": varlen,
+        "paged": spec.kv_layout == "paged",
+        "masked": spec.window_left >= 0 or spec.window_right >= 0,
+        "softcap": spec.softcap > 0,
+        "alibi": spec.has_alibi,
+        "dropout": spec.dropout_p > 0,
+        "deterministic": phase == "backward" and spec.deterministic,
+    }
+    kind = (spec.dtype == torch.bfloat16, spec.head_dim, spec.head_dim_v)
+    return int(torch.ops.flash_attn_ck.block_size(phase, arch, *kind, *features.values()))
+
+
+def explain_missing(phase: str, spec: AttentionSpec, arch: str, varlen: bool = False) -> str:
+    """What no kernel in the library was compiled for."""
+    asked = {
+        "varlen": varlen,
+        "pages": spec.kv_layout == "paged",
+        "a mask": spec.window_left >= 0 or spec.window_right >= 0,
+        "softcap": spec.softcap > 0,
+        "ALiBi": spec.has_alibi,
+        "dropout": spec.dropout_p > 0,
+        "deterministic sums": phase == "backward" and spec.deterministic,
+    }
+    dtype = str(spec.dtype).removeprefix("torch.")
+    words = [dtype, f"head_dim {spec.head_dim}", *(name for name, value in asked.items() if value)]
+    dims = sorted({row["head_dim"] for row in instances() if arch in row["archs"] and row["phase"] == phase})
+    built = f"head dims {', '.join(str(dim) for dim in dims)}" if dims else "none"
     return (
-        f"no CK kernel was built for {arch} with {', '.join(asked)} (built: {served}); GPU_ARCHS, OPT_DIM and "
+        f"no CK {phase} kernel was built for {arch} with {', '.join(words)} (built: {built}); GPU_ARCHS, OPT_DIM and "
         "FLASH_ATTENTION_CK_PRESET choose what is built"
     )

@@ -45,8 +45,14 @@ def hip_device(target: str) -> Any:
 
 
 @contextmanager
-def launching_hip(target: str, tensors: Iterable[Tensor | None]) -> Iterator[None]:
-    """Within it HIP kernels run on the simulator and may touch these tensors; raises what they did wrong."""
+def launching(target: str | None, tensors: Iterable[Tensor | None]) -> Iterator[None]:
+    """Within it HIP kernels run: on the simulator they may touch these tensors, and what they do wrong is raised.
+
+    ``target`` None means a real device.
+    """
+    if target is None:
+        yield
+        return
     device = hip_device(target)
     with _one_launch, device.allow(*(tensor for tensor in tensors if tensor is not None)):
         try:
