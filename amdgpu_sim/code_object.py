@@ -63,7 +63,7 @@ class CodeObject:
         self._objdump = objdump
         self._elf = self._open()
         note = self._note()
-        self.target = find_target(note["amdhsa.target"].split("--")[-1].split(":")[0])
+        self.target = find_target(note["amdhsa.target"].partition(":")[0].rpartition("-")[2])
         self.kernels: dict[str, dict[str, Any]] = {entry[".name"]: entry for entry in note["amdhsa.kernels"]}
         self._image = self._load_image()
         self._programs: dict[str, Program] = {}
@@ -150,7 +150,7 @@ class CodeObject:
 
     @cached_property
     def _regions(self) -> list[_Region]:
-        """Read-only sections as a whole; writable ones cut at their variables, so that overruns are found."""
+        """The sections that hold data."""
         from elftools.elf.constants import SH_FLAGS
 
         regions = []
@@ -160,18 +160,7 @@ class CodeObject:
             held = section["sh_type"] in ("SHT_PROGBITS", "SHT_NOBITS") and section.name != ".relro_padding"
             if not held or not flags & SH_FLAGS.SHF_ALLOC or flags & SH_FLAGS.SHF_EXECINSTR or begin == end:
                 continue
-            if not flags & SH_FLAGS.SHF_WRITE:
-                regions.append(_Region(begin, end, f"section {section.name}", False))
-                continue
-            inside = [s for s in self._symbols.values() if begin <= s.address < end and s.size]
-            for symbol in sorted(inside, key=lambda symbol: symbol.address):
-                if symbol.address > begin:
-                    regions.append(_Region(begin, symbol.address, f"section {section.name}", True))
-                if symbol.address >= begin:
-                    begin = symbol.address + symbol.size
-                    regions.append(_Region(symbol.address, begin, f"variable {symbol.name}", True))
-            if begin < end:
-                regions.append(_Region(begin, end, f"section {section.name}", True))
+            regions.append(_Region(begin, end, f"section {section.name}", bool(flags & SH_FLAGS.SHF_WRITE)))
         return regions
 
     def map_into(self, memory: GlobalMemory) -> None:

@@ -45,7 +45,9 @@ def disassemble(data: bytes, symbol: str, objdump: str | Path | None = None) -> 
     with tempfile.NamedTemporaryFile(suffix=".co") as file:
         file.write(data)
         file.flush()
-        command = [program, "--disassemble-symbols=" + symbol, "--line-numbers", "--disassemble-zeroes", file.name]
+        # on gfx11 and later 16-bit registers are halves of 32-bit ones; without this objdump cannot name the high ones
+        command = [program, "--mattr=+real-true16", "--line-numbers", "--disassemble-zeroes"]
+        command += ["--disassemble-symbols=" + symbol, file.name]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise AssemblyError(f"{program} failed: {result.stderr.strip()}")

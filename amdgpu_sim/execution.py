@@ -15,6 +15,7 @@ from amdgpu_sim.errors import DeadlockError, KernelError, MissingWaitError, Unsu
 from amdgpu_sim.instructions.control import branch_taken
 from amdgpu_sim.local_memory import LocalMemory
 from amdgpu_sim.memory import GlobalMemory
+from amdgpu_sim.process_pool import run_in_processes
 from amdgpu_sim.program import BasicBlock, Program
 from amdgpu_sim.report import RunReport
 from amdgpu_sim.wait_counters import WaitChecker
@@ -37,6 +38,7 @@ def launch(
     check_races: bool = True,
     waves_per_batch: int = 32,
     max_instructions: int = 10**9,
+    processes: int = 1,
 ) -> RunReport:
     """Run ``program`` over ``grid`` work-groups of ``workgroup`` work-items (x, y, z each).
 
@@ -44,9 +46,12 @@ def launch(
     (null) or raw bytes; ``memory`` holds further allocations, to which addresses given as integers may
     point. ``lds_bytes`` is the LDS of a work-group (default: what the kernel declares). ``seed`` shuffles
     work-groups and waves; with ``lockstep`` false every wave runs on its own, interleaved by the seed.
-    ``max_instructions`` bounds the wave-instructions. Raises a :class:`KernelError` subclass at the first
+    ``max_instructions`` bounds the wave-instructions of a batch. ``processes`` share the work-groups (see
+    :mod:`amdgpu_sim.process_pool`). Raises a :class:`KernelError` subclass at the first
     mistake of the kernel.
     """
+    if processes < 1:
+        raise ValueError(f"processes: {processes} given, at least 1 expected")
     memory = memory or GlobalMemory()
     grid, workgroup = ([*shape, 1, 1][:3] for shape in (grid, workgroup))
     size = program.facts.lds_bytes if lds_bytes is None else max(lds_bytes, program.facts.lds_bytes)
@@ -55,23 +60,33 @@ def launch(
     memory.add(kernarg.ctypes.data, kernarg, "the kernel's arguments", writable=False)
     ids = np.array([(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])], np.int64)
     ids = ids.reshape(-1, 3)
-    chooser = random.Random(seed)
     if seed is not None:
         ids = ids[np.random.default_rng(seed).permutation(len(ids))]
     waves_each = -(-(workgroup[0] * workgroup[1] * workgroup[2]) // program.target.wave_size)
     races = check_races and 1 < waves_each <= _MAX_LDS_WAVES
     together = max(1, waves_per_batch // waves_each)
-    report = RunReport(program, len(ids) * waves_each)
-    place = ids @ np.array([1, grid[0], grid[0] * grid[1]])
+    place = np.array([1, grid[0], grid[0] * grid[1]])
     waits = WaitChecker(program.target, program.instructions) if check_waits else None
-    with np.errstate(all="ignore"):
-        for begin in range(0, len(ids), together):
-            groups = ids[begin : begin + together]
-            lds = LocalMemory(len(groups), size, races, check_waits and (races or _loads_to_lds(program)))
-            batch = Batch(program, groups, memory, lds, waits, report, max_instructions)
-            waves = make_waves(program, groups, workgroup, kernarg)
-            waves.number = place[begin : begin + together][waves.group] * waves_each + waves.wave
-            batch.run(waves, chooser, seed is not None, lockstep)
+
+    def run(some: Array) -> RunReport:
+        report = RunReport(program, len(ids) * waves_each)
+        chooser = random.Random(seed)
+        with np.errstate(all="ignore"):
+            for begin in range(0, len(some), together):
+                groups = some[begin : begin + together]
+                lds = LocalMemory(len(groups), size, races, check_waits and (races or _loads_to_lds(program)))
+                batch = Batch(program, groups, memory, lds, waits, report, max_instructions)
+                waves = make_waves(program, groups, workgroup, kernarg)
+                waves.number = (groups @ place)[waves.group] * waves_each + waves.wave
+                batch.run(waves, chooser, seed is not None, lockstep)
+        return report
+
+    parts = [ids[n::processes] for n in range(min(processes, len(ids)))]
+    if len(parts) <= 1:
+        return run(ids)
+    report = RunReport(program, len(ids) * waves_each)
+    for counts in run_in_processes(parts, memory, lambda some: run(some).arrays()):
+        report.merge(counts)
     return report
 
 

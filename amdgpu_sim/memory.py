@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -85,6 +86,23 @@ class GlobalMemory:
         """Make ``size`` bytes of this process's memory visible at their own address."""
         if size:
             self.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name, writable)
+
+    def replace_writable(self, copy: Callable[[Array], Array]) -> list[tuple[int, int, Block, str, bool]]:
+        """Put ``copy(data)`` in the place of every writable allocation's bytes; returns what :meth:`restore` takes."""
+        originals = list(self._blocks)
+        self._blocks = [
+            (start, end, Block(copy(block.bytes)), name, writable) if writable else (start, end, block, name, writable)
+            for start, end, block, name, writable in originals
+        ]
+        return originals
+
+    def restore(self, originals: list[tuple[int, int, Block, str, bool]]) -> None:
+        """Copy the bytes back into the allocations that :meth:`replace_writable` replaced."""
+        for (_, _, block, _, writable), original in zip(self._blocks, originals, strict=True):
+            if writable:
+                original[2].bytes[:] = block.bytes
+        self._blocks = originals
+        self.exclusive = nullcontext()
 
     def _find(self, low: int, high: int) -> tuple[int, int, Block, str, bool] | None:
         place = bisect.bisect_right(self._starts, low) - 1

@@ -13,6 +13,7 @@ from amdgpu_sim.assembly import KernelText, parse_kernel
 from amdgpu_sim.decoding import Execute, Instruction, KernelFacts, decode
 from amdgpu_sim.dual_issue import decode_dual
 from amdgpu_sim.float_mode import flushes_f32, initial_mode, mode_after
+from amdgpu_sim.instructions.calls import LEAVE
 from amdgpu_sim.instructions.control import BARRIERS
 from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.targets import find_target
@@ -114,7 +115,7 @@ class Program:
                 follow=number.get(end, -1),
             )
             mnemonic = last.line.mnemonic
-            if mnemonic == "s_endpgm":
+            if mnemonic == "s_endpgm" or (mnemonic in LEAVE and block.follow < 0):
                 block.kind = "end"
             elif mnemonic in BARRIERS:
                 block.kind = "barrier"

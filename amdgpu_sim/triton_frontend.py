@@ -43,7 +43,7 @@ class SimulatedDriver:
         self._device = _FIRST_DEVICE + list(TARGETS).index(target.name)
         self._programs: dict[str, Program] = {}
         self.last_report: RunReport | None = None
-        self.launcher_cls = lambda src, metadata: Launcher(self, src, metadata)
+        self.launcher_cls = Launcher
         self.utils = SimpleNamespace(
             load_binary=self._load_binary,
             unload_module=lambda module: None,
@@ -118,11 +118,12 @@ class SimulatedDriver:
 
 
 class Launcher:
-    """Launches one compiled kernel; Triton makes one per compiled kernel and calls it for every launch."""
+    """Launches one compiled kernel; Triton makes one per compiled kernel and target, calls it for every launch and
+    keeps it when another simulated device is installed: the options and the report are the active one's."""
 
-    def __init__(self, driver: SimulatedDriver, src: Any, metadata: Any) -> None:
+    def __init__(self, src: Any, metadata: Any) -> None:
         """``src`` and ``metadata`` are Triton's."""
-        self._driver, self._metadata = driver, metadata
+        self._metadata = metadata
         self._signature = list(src.signature.values())
         self._program: Program | None = None
 
@@ -131,8 +132,9 @@ class Launcher:
         launch_metadata: Any, enter_hook: Any, exit_hook: Any, *arguments: Any,
     ) -> None:  # fmt: skip
         """The call that Triton's runtime makes."""
+        driver = _triton("runtime.driver").driver.active
         if self._program is None:
-            self._program = self._driver.program(self._metadata)
+            self._program = driver.program(self._metadata)
         memory = GlobalMemory()
         values = list(_flatten(self._signature, arguments))
         packed = [_pack(number, kind, value, memory) for number, (kind, value) in enumerate(values)]
@@ -144,13 +146,13 @@ class Launcher:
                 raise SimulatorError(f"kernel {self._metadata.name} needs {name}, which is not supported")
         if enter_hook is not None:
             enter_hook(launch_metadata)
-        self._driver.last_report = self._program.launch(
+        driver.last_report = self._program.launch(
             (grid_x, grid_y, grid_z),
-            (self._metadata.num_warps * self._driver.target.wave_size,),
+            (self._metadata.num_warps * driver.target.wave_size,),
             packed + [None] * spare,
             memory=memory,
             lds_bytes=self._metadata.shared,
-            **self._driver.options,
+            **driver.options,
         )
         if exit_hook is not None:
             exit_hook(launch_metadata)

@@ -2,6 +2,7 @@
 
 from amdgpu_sim.instructions import (
     atomics,
+    calls,
     control,
     cross_lane,
     division,
@@ -26,6 +27,7 @@ from amdgpu_sim.instructions import (
 
 __all__ = [
     "atomics",
+    "calls",
     "control",
     "cross_lane",
     "division",

@@ -3,7 +3,6 @@ counters."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,19 @@ from amdgpu_sim.errors import UninitialisedReadError
 from amdgpu_sim.waves import Array, Waves
 
 CACHE_HINTS = ("sc0", "sc1", "nt", "glc", "slc", "dlc", "scope", "th")
-_BYTES = {"dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16, "b8": 1, "b16": 2, "b32": 4, "b64": 8,
-          "b96": 12,
-          "b128": 16, "byte": 1, "short": 2, "ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2,
-          "u8": 1, "i8": 1, "u16": 2, "i16": 2}  # fmt: skip
+_BYTES = {
+    "dword": 4, "dwordx2": 8, "dwordx3": 12, "dwordx4": 16, "b8": 1, "b16": 2, "b32": 4, "b64": 8, "b96": 12,
+    "b128": 16, "byte": 1, "short": 2, "ubyte": 1, "sbyte": 1, "ushort": 2, "sshort": 2, "u8": 1, "i8": 1, "u16": 2,
+    "i16": 2,
+}  # fmt: skip
+_WIDE = ("dword", "dwordx2", "dwordx3", "dwordx4", "b32", "b64", "b96", "b128")
+# the ends of the mnemonics of global, buffer, flat and scratch instructions: gfx9's names, then those of gfx11
+LOAD_NAMES = (
+    *_WIDE, "ubyte", "sbyte", "ushort", "sshort", "ubyte_d16", "ubyte_d16_hi", "sbyte_d16", "sbyte_d16_hi",
+    "short_d16", "short_d16_hi", "u8", "i8", "u16", "i16", "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8", "d16_b16",
+    "d16_hi_b16",
+)  # fmt: skip
+STORE_NAMES = (*_WIDE, "byte", "short", "byte_d16_hi", "short_d16_hi", "b8", "b16", "d16_hi_b8", "d16_hi_b16")
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,12 @@ class Access:
         return -(-self.size // 4)
 
 
-def parse_access(name: str) -> Access | None:
-    """Read the width part of a mnemonic ("dwordx4", "ubyte_d16_hi", "d16_hi_b16"...); None if it is none."""
+def parse_access(name: str) -> Access:
+    """Read the width part of a mnemonic ("dwordx4", "ubyte_d16_hi", "d16_hi_b16"...)."""
     parts = name.split("_")
-    core = [part for part in parts if part not in ("d16", "hi")]
-    if len(core) != 1 or core[0] not in _BYTES:
-        return None
+    (core,) = (part for part in parts if part not in ("d16", "hi"))
     half = (1 if "hi" in parts else 0) if "d16" in parts else None
-    return Access(_BYTES[core[0]], bool(re.match(r"s|i", core[0])) and core[0] != "short", half)
+    return Access(_BYTES[core], core.startswith(("s", "i")) and core != "short", half)
 
 
 def write_loaded(w: Waves, register: int, access: Access, where: Array, data: Array) -> None:

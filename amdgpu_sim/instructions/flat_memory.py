@@ -14,6 +14,8 @@ from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    LOAD_NAMES,
+    STORE_NAMES,
     Access,
     count_flat_load,
     count_flat_store,
@@ -23,7 +25,6 @@ from amdgpu_sim.instructions.access import (
     require_defined,
     write_loaded,
 )
-from amdgpu_sim.instructions.vector_memory import ACCESS_NAMES
 from amdgpu_sim.waves import Array, Waves
 
 _LDS, _SCRATCH = np.uint64(1), np.uint64(2)
@@ -60,7 +61,7 @@ def _lds_addresses(addresses: Array) -> Array:
     return (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _define(name: str, access: Access) -> None:
+def _define_load(name: str, access: Access) -> None:
     size = access.size
 
     @instruction(f"flat_load_{name}")
@@ -89,6 +90,10 @@ def _define(name: str, access: Access) -> None:
 
         d.instruction.propagate = execute
         return execute
+
+
+def _define_store(name: str, access: Access) -> None:
+    size = access.size
 
     @instruction(f"flat_store_{name}")
     def _(d: Decoding) -> Execute:
@@ -120,6 +125,7 @@ def _define(name: str, access: Access) -> None:
         return execute
 
 
-for _name in ACCESS_NAMES:
-    if _access := parse_access(_name):
-        _define(_name, _access)
+for _name in LOAD_NAMES:
+    _define_load(_name, parse_access(_name))
+for _name in STORE_NAMES:
+    _define_store(_name, parse_access(_name))

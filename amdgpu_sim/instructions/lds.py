@@ -116,11 +116,9 @@ def _data(d: Decoding, number: int, registers: int) -> int:
 
 for _name in ("u8", "i8", "u16", "i16", "b32", "b64", "b96", "b128",
               "u8_d16", "u8_d16_hi", "i8_d16", "i8_d16_hi", "u16_d16", "u16_d16_hi"):  # fmt: skip
-    if _access := parse_access(_name):
-        _define_load(f"ds_read_{_name} ds_load_{_name}", _access)
+    _define_load(f"ds_read_{_name} ds_load_{_name}", parse_access(_name))
 for _name in ("b8", "b16", "b32", "b64", "b96", "b128", "b8_d16_hi", "b16_d16_hi"):
-    if _access := parse_access(_name):
-        _define_store(f"ds_write_{_name} ds_store_{_name}", _access)
+    _define_store(f"ds_write_{_name} ds_store_{_name}", parse_access(_name))
 
 
 def _define_pair(suffix: tuple[str, str], size: int, unit: int) -> None:

@@ -103,7 +103,8 @@ for _left in ("fp8", "bf8"):
     for _right in ("fp8", "bf8"):
         _define(f"v_mfma_f32_16x16x32_{_left}_{_right}")
         _define(f"v_mfma_f32_32x32x16_{_left}_{_right}")
-for _shape in ("32x32x8i8", "16x16x16i8", "32x32x16_i8", "16x16x32_i8", "32x32x32_i8", "16x16x64_i8"):
+for _shape in ("32x32x8i8", "16x16x16i8", "32x32x4i8", "16x16x4i8", "4x4x4i8", "32x32x16_i8", "16x16x32_i8",
+               "32x32x4_2b_i8", "16x16x4_4b_i8", "4x4x4_16b_i8", "32x32x32_i8", "16x16x64_i8"):  # fmt: skip
     _define(f"v_mfma_i32_{_shape}")
 for _shape in ("16x16x4f64", "16x16x4_f64"):
     _define(f"v_mfma_f64_{_shape}")

@@ -1,7 +1,8 @@
 """Wave matrix multiply-accumulate of RDNA (``v_wmma_``), 16x16x16, wave32.
 
 gfx11: lanes 0-15 and again lanes 16-31 hold the whole row of A (column of B); the result has even rows in
-the lower half-wave and odd rows in the upper. gfx12: each half-wave holds half of K, and eight consecutive
+the lower half-wave and odd rows in the upper; 16-bit results take the half of each register that OP_SEL
+picks. gfx12: each half-wave holds half of K, and eight consecutive
 result rows.
 """
 
@@ -65,18 +66,25 @@ def _define(result: str, first: str, second: str) -> None:
                 w.v[target : target + 8] = np.ascontiguousarray(total.astype(dtype)).view(np.uint32)
 
             return execute
+        registers = 4 if split else 8
+        high = 0 if split else list(d.modifier("op_sel", [0, 0, 0]))[2]
+        addend = accumulator(d, 3, registers, np.uint32)
+        narrow_target = d.destination(0, registers, "v")
         if not split:
-            raise d.unsupported("16-bit results are modelled on gfx12 only")
-        bfloat = result == "bf16"
-        addend = accumulator(d, 3, 4, np.uint32)
-        narrow_target = d.destination(0, 4, "v")
+            # the other half of the destination stays
+            d.instruction.wave_reads.append(d.instruction.writes[0])
 
         def execute_narrow(w: Waves) -> None:
-            words = np.broadcast_to(addend(w), (4, w.count, 32))
+            words = np.broadcast_to(addend(w), (registers, w.count, 32))
             old = np.moveaxis(unpack(words, result, ""), 2, 0)
-            total = product(w) + old
-            bits = float_to_bf16_bits(total) if bfloat else total.astype(np.float16).view(np.uint16).astype(np.uint32)
-            w.v[narrow_target : narrow_target + 4] = bits[0::2] | (bits[1::2] << np.uint32(16))
+            total = product(w) + (old if split else old[high::2])
+            bits = float_to_bf16_bits(total) if result == "bf16" else total.astype(np.float16).view(np.uint16)
+            bits = bits.astype(np.uint32)
+            if split:
+                w.v[narrow_target : narrow_target + 4] = bits[0::2] | (bits[1::2] << np.uint32(16))
+            else:
+                kept = w.v[narrow_target : narrow_target + 8] & np.uint32(0x0000FFFF if high else 0xFFFF0000)
+                w.v[narrow_target : narrow_target + 8] = kept | (bits << np.uint32(16 * high))
 
         return execute_narrow
 

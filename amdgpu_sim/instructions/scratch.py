@@ -11,6 +11,8 @@ from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import OutOfBoundsError
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    LOAD_NAMES,
+    STORE_NAMES,
     Access,
     count_load,
     count_store,
@@ -74,7 +76,7 @@ def _offsets(d: Decoding, vector: int, scalar: int) -> Callable[[Waves], Array]:
     return offsets
 
 
-def _define(name: str, access: Access) -> None:
+def _define_load(name: str, access: Access) -> None:
     @instruction(f"scratch_load_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
@@ -90,6 +92,8 @@ def _define(name: str, access: Access) -> None:
         d.instruction.propagate = execute
         return execute
 
+
+def _define_store(name: str, access: Access) -> None:
     @instruction(f"scratch_store_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
@@ -109,10 +113,7 @@ def _define(name: str, access: Access) -> None:
         return execute
 
 
-for _name in ("dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte",
-"short",
-              "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16", "d16_b16",
-              "d16_hi_b16", "d16_u8",
-              "short_d16", "short_d16_hi"):  # fmt: skip
-    if _access := parse_access(_name):
-        _define(_name, _access)
+for _name in LOAD_NAMES:
+    _define_load(_name, parse_access(_name))
+for _name in STORE_NAMES:
+    _define_store(_name, parse_access(_name))

@@ -110,6 +110,7 @@ vector("v_lshrrev_b64", "u64", "u32 u64", lambda n, x: x >> (n & U32(63)).astype
 vector("v_ashrrev_i64", "i64", "u32 i64", lambda n, x: x >> (n & U32(63)).astype(I64))
 vector("v_lshlrev_b16", "u16", "u16 u16", lambda n, x: x << (n & U16(15)))
 vector("v_lshrrev_b16", "u16", "u16 u16", lambda n, x: x >> (n & U16(15)))
+vector("v_ashrrev_i16", "i16", "i16 i16", lambda n, x: x >> (n & np.int16(15)))
 vector("v_and_b16", "u16", "u16 u16", np.bitwise_and)
 vector("v_or_b16", "u16", "u16 u16", np.bitwise_or)
 vector("v_xor_b16", "u16", "u16 u16", np.bitwise_xor)

@@ -11,6 +11,8 @@ from amdgpu_sim.decoding import Decoding, Execute, Span, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    LOAD_NAMES,
+    STORE_NAMES,
     Access,
     count_load,
     count_store,
@@ -154,20 +156,13 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
     return execute
 
 
-def _define(name: str, access: Access) -> None:
+def _define_load(name: str, access: Access) -> None:
     @instruction(f"global_load_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
         d.ignore(*CACHE_HINTS)
         d.instruction.category, d.instruction.bytes_per_lane = "global_load", access.size
         return _load(d, access, global_addressing(d, 1, 2))
-
-    @instruction(f"global_store_{name}")
-    def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
-        return _store(d, access, global_addressing(d, 0, 2), 1)
 
     @instruction(f"buffer_load_{name}")
     def _(d: Decoding) -> Execute:
@@ -179,6 +174,15 @@ def _define(name: str, access: Access) -> None:
             return _load_to_lds(d, access, BufferAddressing(d, resource, access.size))
         return _load(d, access, BufferAddressing(d, resource, access.size))
 
+
+def _define_store(name: str, access: Access) -> None:
+    @instruction(f"global_store_{name}")
+    def _(d: Decoding) -> Execute:
+        d.parse_operands()
+        d.ignore(*CACHE_HINTS)
+        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
+        return _store(d, access, global_addressing(d, 0, 2), 1)
+
     @instruction(f"buffer_store_{name}")
     def _(d: Decoding) -> Execute:
         d.parse_operands()
@@ -187,15 +191,10 @@ def _define(name: str, access: Access) -> None:
         return _store(d, access, BufferAddressing(d, len(d.operands) - 2, access.size), 0)
 
 
-ACCESS_NAMES = (
-    "dword", "dwordx2", "dwordx3", "dwordx4", "b8", "b16", "b32", "b64", "b96", "b128", "byte", "short",
-    "ubyte", "sbyte", "ushort", "sshort", "u8", "i8", "u16", "i16", "ubyte_d16", "ubyte_d16_hi", "sbyte_d16",
-    "sbyte_d16_hi", "short_d16", "short_d16_hi", "byte_d16_hi", "d16_u8", "d16_hi_u8", "d16_i8", "d16_hi_i8",
-    "d16_b16", "d16_hi_b16", "d16_hi_b8",
-)  # fmt: skip
-for _name in ACCESS_NAMES:
-    if _access := parse_access(_name):
-        _define(_name, _access)
+for _name in LOAD_NAMES:
+    _define_load(_name, parse_access(_name))
+for _name in STORE_NAMES:
+    _define_store(_name, parse_access(_name))
 
 
 def _define_global_to_lds(name: str, access: Access) -> None:
@@ -208,5 +207,4 @@ def _define_global_to_lds(name: str, access: Access) -> None:
 
 
 for _name in ("dword", "dwordx3", "dwordx4"):
-    if _access := parse_access(_name):
-        _define_global_to_lds(_name, _access)
+    _define_global_to_lds(_name, parse_access(_name))

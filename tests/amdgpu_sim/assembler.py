@@ -21,7 +21,7 @@ probe:
 \t\t.amdhsa_user_sgpr_count 2
 \t\t.amdhsa_user_sgpr_kernarg_segment_ptr 1
 \t\t.amdhsa_system_sgpr_workgroup_id_x 1
-\t.end_amdhsa_kernel
+{directives}\t.end_amdhsa_kernel
 amdhsa.kernels:
   - .args:
 {arguments}
@@ -30,12 +30,16 @@ amdhsa.kernels:
 """
 
 
-def assemble(target: str, body: str, arguments: int = 2, lds: int = 0, scratch: int = 0) -> Program:
+def assemble(
+    target: str, body: str, arguments: int = 2, lds: int = 0, scratch: int = 0, directives: str = ""
+) -> Program:
     """A kernel of ``arguments`` pointers; s[0:1] is the kernarg pointer, s2 the work-group (not on gfx12)."""
     entries = "\n".join(
         f"      - .offset: {8 * n}\n        .size: 8\n        .value_kind: global_buffer" for n in range(arguments)
     )
-    text = _TEXT.format(target=target, body=body, lds=lds, scratch=scratch, arguments=entries, size=8 * arguments)
+    text = _TEXT.format(
+        target=target, body=body, lds=lds, scratch=scratch, arguments=entries, size=8 * arguments, directives=directives
+    )
     return Program(text)
 
 

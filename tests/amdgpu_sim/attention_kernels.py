@@ -67,7 +67,7 @@ def attention_backward(
     Q, K, V, Dout, Lse, Delta, Dq, Dk, Dv,
     stride_b, stride_s, stride_h,
     softmax_scale, seqlen, nheads,
-    HEAD_DIM: tl.constexpr, CAUSAL: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of one block of keys; dQ (float32, zeroed) by atomic addition."""
@@ -75,21 +75,26 @@ def attention_backward(
     batch = tl.program_id(1) // nheads
     head = tl.program_id(1) % nheads
     base = batch * stride_b + head * stride_h
-    dims = tl.arange(0, HEAD_DIM)
+    dims = tl.arange(0, BLOCK_D)
     keys = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
     key_ok = keys[:, None] < seqlen
+    if BLOCK_D != HEAD_DIM:
+        key_ok = key_ok & (dims[None, :] < HEAD_DIM)
     key_offsets = base + keys[:, None] * stride_s + dims[None, :]
     k = tl.load(K + key_offsets, mask=key_ok, other=0.0)
     v = tl.load(V + key_offsets, mask=key_ok, other=0.0)
-    dk = tl.zeros((BLOCK_N, HEAD_DIM), tl.float32)
-    dv = tl.zeros((BLOCK_N, HEAD_DIM), tl.float32)
+    dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+    dv = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     begin = (block_n * BLOCK_N) // BLOCK_M * BLOCK_M if CAUSAL else 0
     for start in range(begin, seqlen, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         row_ok = rows < seqlen
+        tile_ok = row_ok[:, None]
+        if BLOCK_D != HEAD_DIM:
+            tile_ok = tile_ok & (dims[None, :] < HEAD_DIM)
         offsets = base + rows[:, None] * stride_s + dims[None, :]
-        q = tl.load(Q + offsets, mask=row_ok[:, None], other=0.0)
-        dout = tl.load(Dout + offsets, mask=row_ok[:, None], other=0.0)
+        q = tl.load(Q + offsets, mask=tile_ok, other=0.0)
+        dout = tl.load(Dout + offsets, mask=tile_ok, other=0.0)
         lse = tl.load(Lse + tl.program_id(1) * seqlen + rows, mask=row_ok, other=float("inf"))
         delta = tl.load(Delta + tl.program_id(1) * seqlen + rows, mask=row_ok, other=0.0)
         p = tl.exp2((tl.dot(q, tl.trans(k)) * softmax_scale - lse[:, None]) * LOG2E)
@@ -101,6 +106,6 @@ def attention_backward(
         dp = tl.dot(dout, tl.trans(v))
         ds = (p * (dp - delta[:, None]) * softmax_scale).to(q.dtype)
         dk += tl.dot(tl.trans(ds), q)
-        tl.atomic_add(Dq + offsets, tl.dot(ds, k), mask=row_ok[:, None])
+        tl.atomic_add(Dq + offsets, tl.dot(ds, k), mask=tile_ok)
     tl.store(Dk + key_offsets, dk.to(Dk.dtype.element_ty), mask=key_ok)
     tl.store(Dv + key_offsets, dv.to(Dv.dtype.element_ty), mask=key_ok)

@@ -260,3 +260,60 @@ def test_load_straight_to_lds_is_published_by_its_wait() -> None:
     assert np.array_equal(result, source ^ 64)
     with pytest.raises(amdgpu_sim.LdsRaceError, match="did not wait for it"):
         run("gfx942", direct_load("s_barrier\ns_waitcnt vmcnt(0)", "0x100"), source, result, **options)
+
+
+@pytest.mark.parametrize("target", ["gfx942", "gfx1100", "gfx1201"])
+def test_uninitialised_scratch_is_followed(target: str) -> None:
+    load = f"scratch_load_{dword(target)} v2, off, off\n{wait_loads(target)}\n"
+    body, store = prologue(target), f"global_store_{dword(target)} v1, v2, s[6:7]"
+    run(target, f"{body}\n{load}", data(target), data(target), scratch=8)
+    written = f"scratch_store_{dword(target)} off, v0, off\n{load}{store}"
+    run(target, f"{body}\n{written}", data(target), data(target), scratch=8)
+    with pytest.raises(amdgpu_sim.UninitialisedReadError, match="stored value"):
+        run(target, f"{body}\n{load}{store}", data(target), data(target), scratch=8)
+
+
+@pytest.mark.parametrize("code", ["s_mov_b64 exec, s[20:21]", "s_and_saveexec_b64 s[10:11], s[20:21]",
+                                  "v_cmpx_eq_u32_e64 s[10:11], v0, v9"])  # fmt: skip
+def test_exec_from_nothing_is_reported(code: str) -> None:
+    with pytest.raises(amdgpu_sim.UninitialisedReadError, match="EXEC"):
+        run("gfx942", code)
+
+
+@pytest.mark.parametrize("branch", ["s_cbranch_vccz", "s_cbranch_vccnz"])
+def test_branch_on_vcc_from_nothing_is_reported(branch: str) -> None:
+    run("gfx942", f"v_cmp_eq_u32_e32 0, v0\n{branch} .L\n.L:\ns_nop 0")
+    with pytest.raises(amdgpu_sim.UninitialisedReadError, match="branch condition"):
+        run("gfx942", f"{branch} .L\n.L:\ns_nop 0")
+
+
+def last_writer(seed: int | None, **options: Any) -> tuple[int, int]:
+    """Every wave of every work-group stores its number to one place: the last work-group and wave win."""
+    size = 64
+    result = np.zeros(2, np.uint32)
+    body = """s_load_dwordx2 s[4:5], s[0:1], 0x0
+    s_waitcnt lgkmcnt(0)
+    v_mov_b32_e32 v1, 0
+    v_mov_b32_e32 v2, s2
+    v_lshrrev_b32_e32 v3, 6, v0
+    global_store_dword v1, v2, s[4:5]
+    global_store_dword v1, v3, s[4:5] offset:4"""
+    run("gfx942", body, result, groups=16, items=4 * size, seed=seed, **options)
+    return int(result[0]), int(result[1])
+
+
+def test_seeds_shuffle_work_groups_and_waves() -> None:
+    """A kernel that depends on their order gives different results for different seeds, the same for the same."""
+    assert last_writer(None) == (15, 3)
+    for options in ({}, {"lockstep": False}, {"lockstep": False, "waves_per_batch": 4}):
+        results = [last_writer(seed, **options) for seed in range(8)]
+        assert results == [last_writer(seed, **options) for seed in range(8)]
+        assert len({group for group, _ in results}) > 1
+        assert len({wave for _, wave in results}) > 1
+
+
+def test_faults_name_the_source_line() -> None:
+    program = assemble("gfx942", '.file 1 "kernels" "attention.py"\n.loc 1 42 7\nds_write_b32 v0, v0\n', lds=60)
+    with pytest.raises(amdgpu_sim.OutOfBoundsError, match=r"attention\.py:42.*work-group \(1, 0, 0\), wave 0, lane 57"):
+        program.launch((2,), (64,), [None, None], seed=1)
+    program.launch((2,), (57,), [None, None])

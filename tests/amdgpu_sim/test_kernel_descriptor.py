@@ -7,7 +7,10 @@ import struct
 import pytest
 
 import amdgpu_sim
+from amdgpu_sim.assembly import Argument, KernelText
+from amdgpu_sim.entry_state import pack_arguments
 from amdgpu_sim.kernel_descriptor import parse_descriptor
+from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.targets import TARGETS
 
 
@@ -60,3 +63,11 @@ def test_wave_size_must_be_the_targets() -> None:
         parse_descriptor(descriptor(), TARGETS["gfx1100"])
     with pytest.raises(amdgpu_sim.AssemblyError, match="63 bytes"):
         parse_descriptor(descriptor()[:63], TARGETS["gfx942"])
+
+
+def test_hidden_arguments_describe_the_launch() -> None:
+    names = ["block_count_x", "block_count_y", "group_size_x", "group_size_z", "grid_dims", "dynamic_lds_size"]
+    arguments = [Argument(4 * n, 4, "hidden_" + name) for n, name in enumerate(names)]
+    kernel = KernelText("probe", "gfx942", {}, arguments, 4 * len(names))
+    segment = pack_arguments(kernel, (3, 2, 1), (64, 1, 2), [], GlobalMemory(), dynamic_lds=512)
+    assert segment.view("uint32")[: len(names)].tolist() == [3, 2, 64, 2, 3, 512]

@@ -83,6 +83,20 @@ def test_plain_call_and_restoring_the_driver() -> None:
         assert triton.runtime.driver.active is outer
 
 
+def test_options_and_report_are_those_of_the_device_that_is_installed() -> None:
+    x, out = torch.randn(256), torch.zeros(256)
+    arguments = (x, None, out, 256, 1, 0.0)
+    with amdgpu_sim.triton_device("gfx942") as first:
+        scaled_sum[(1,)](*arguments, BLOCK=256)
+    with (
+        amdgpu_sim.triton_device("gfx942", max_instructions=5) as second,
+        pytest.raises(amdgpu_sim.DeadlockError),
+    ):
+        scaled_sum[(1,)](*arguments, BLOCK=256)
+    assert first.last_report is not None
+    assert second.last_report is None
+
+
 def test_out_of_bounds_names_the_python_line() -> None:
     x, out = torch.randn(63), torch.zeros(64)
     with (

@@ -407,3 +407,31 @@ def test_wide_shifts_and_multiply_add() -> None:
     result = compute("gfx942", "v_mad_u64_u32 v[20:21], s[10:11], v12, v12, v[10:11]", low, high, other, outputs=2)
     product = other.astype(np.uint64) ** 2 + value
     assert np.array_equal(result[0] | result[1].astype(np.uint64) << 32, product)
+
+
+@pytest.mark.parametrize("name", ["mac", "mad", "madmk", "madak"])
+def test_multiply_add_that_rounds_twice(name: str) -> None:
+    a, b, c = floats(0), floats(1), floats(2)
+    constant = np.float32(0.1)
+    factor, addend = {"madmk": (constant, b), "madak": (b, constant)}.get(name, (b, c))
+    sources = {
+        "mac": "v10, v11",
+        "mad": "v10, v11, v12",
+        "madmk": "v10, 0x3dcccccd, v11",
+        "madak": "v10, v11, 0x3dcccccd",
+    }
+    code = f"v_mov_b32_e32 v20, v12\nv_{name}_f32 v20, {sources[name]}"
+    with np.errstate(all="ignore"):
+        expected = a * factor + addend
+    np.testing.assert_array_equal(compute("gfx90a", code, a, b, c)[0].view(np.float32), expected)
+
+
+def test_arithmetic_shift_of_half_words_and_of_a_byte() -> None:
+    count, value = words(0), words(1)
+    low, shifts = value.astype(np.uint16).view(np.int16).astype(np.int64), (count & 15).astype(np.int64)
+    plain = compute("gfx942", "v_ashrrev_i16_e32 v20, v10, v11", count, value)[0]
+    assert np.array_equal(plain, np.array([int(x) // 2 ** int(n) % 2**16 for x, n in zip(low, shifts, strict=True)]))
+    selects = "dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:DWORD src1_sel:BYTE_1"
+    byte = compute("gfx942", f"v_ashrrev_i16_sdwa v20, v10, sext(v11) {selects}", count, value)[0]
+    signed = (value >> np.uint32(8)).astype(np.uint8).view(np.int8).astype(np.int64)
+    assert np.array_equal(byte, np.array([int(x) // 2 ** int(n) % 2**16 for x, n in zip(signed, shifts, strict=True)]))

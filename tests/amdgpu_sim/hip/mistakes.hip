@@ -6,6 +6,17 @@ __global__ void copy(const int* x, int* y, int count) {
   if (i < count) y[i] = x[i];
 }
 
+__device__ int small[4], neighbour[4];
+
+__global__ void fill(int count) {
+  if (threadIdx.x < count) small[threadIdx.x] = neighbour[threadIdx.x % 4];
+}
+
+extern "C" int fill_variable(int count) {
+  fill<<<1, 64>>>(count);
+  return hipGetLastError();
+}
+
 // Claims ``claimed`` items where ``count`` were allocated.
 extern "C" int overrun(int count, int claimed) {
   DeviceArray<int> x, y;

@@ -79,6 +79,15 @@ def test_copy_beyond_an_allocation(load: Load) -> None:
         assert load("mistakes.hip").copy_too_much(10) == INVALID_VALUE
 
 
+def test_overrun_of_device_variables(load: Load) -> None:
+    with amdgpu_sim.hip_device("gfx942") as device:
+        library = load("mistakes.hip")
+        assert library.fill_variable(4) == 0
+        assert library.fill_variable(64) == LAUNCH_FAILURE
+        with pytest.raises(amdgpu_sim.OutOfBoundsError, match=r"store of 4 bytes.*section \.bss"):
+            device.raise_pending()
+
+
 @pytest.mark.parametrize("target", ["gfx942", "gfx1201"])
 def test_missing_barrier_is_a_race(target: str, load: Load) -> None:
     x, sums = np.arange(256, dtype=np.int32), np.zeros(1, np.int32)
@@ -94,11 +103,15 @@ def test_missing_barrier_is_a_race(target: str, load: Load) -> None:
 def test_host_memory_is_out_of_bounds_unless_allowed(load: Load) -> None:
     x, y = torch.arange(64, dtype=torch.int32), np.zeros(64, np.int32)
     with amdgpu_sim.hip_device("gfx942") as device:
-        copy = load("host_memory.hip").copy_on_device
+        library = load("host_memory.hip", targets=("gfx942",))
+        copy = library.copy_on_device
         pointers = ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.ctypes.data)
         with device.allow(x, y):
             assert copy(*pointers, 64) == 0
-        assert y.tolist() == x.tolist()
+            assert y.tolist() == x.tolist()
+            y[:] = 0
+            assert library.copy_by_configuration(*pointers, 64) == 0
+            assert y.tolist() == x.tolist()
         assert copy(*pointers, 64) == LAUNCH_FAILURE
         with pytest.raises(amdgpu_sim.OutOfBoundsError):
             device.raise_pending()

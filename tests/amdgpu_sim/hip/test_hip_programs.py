@@ -74,6 +74,14 @@ def test_constants_variables_and_relocations(target: str, load: Load) -> None:
             assert counted.tolist() == [7, number, 9]
 
 
+def test_launch_options_reach_the_simulator(load: Load) -> None:
+    x, sums = np.arange(4096, dtype=np.int32), np.zeros(4, np.int32)
+    with amdgpu_sim.hip_device("gfx942", processes=2, lockstep=False) as device:
+        assert load("reduction.hip").reduce(pointer(x), pointer(sums), len(x), 4, 128, 1) == 0
+    assert sums.tolist() == x.reshape(-1, 4, 128).sum((0, 2)).tolist()
+    assert device.options == {"processes": 2, "lockstep": False}
+
+
 def test_device_properties(load: Load) -> None:
     for target in TARGETS:
         numbers, architecture = (ctypes.c_longlong * 14)(), ctypes.create_string_buffer(256)

@@ -1,70 +1,16 @@
-"""Scalar instructions, branches and instructions that move values between lanes."""
+"""EXEC, loops and instructions that move values between lanes."""
 
 # mypy: disable-error-code="arg-type,call-arg,no-any-return"
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from assembler import compute, wait_lds
+from assembler import assemble, compute, wait_lds
+
+import amdgpu_sim
 
 LANES64, LANES32 = np.arange(64, dtype=np.uint32), np.arange(32, dtype=np.uint32)
-MASK = 2**32 - 1
-
-
-def s32(x: int) -> int:
-    return x - 2**32 if x & 2**31 else x
-
-
-# (mnemonic, result of two integers, flag of them or None)
-SCALAR: list[tuple[str, Callable[[int, int], int], Callable[[int, int], bool] | None]] = [
-    ("s_add_u32", lambda a, b: a + b, lambda a, b: a + b > MASK),
-    ("s_sub_u32", lambda a, b: a - b, lambda a, b: b > a),
-    ("s_add_i32", lambda a, b: a + b, lambda a, b: not -(2**31) <= s32(a) + s32(b) < 2**31),
-    ("s_sub_i32", lambda a, b: a - b, lambda a, b: not -(2**31) <= s32(a) - s32(b) < 2**31),
-    ("s_and_b32", lambda a, b: a & b, lambda a, b: a & b != 0),
-    ("s_or_b32", lambda a, b: a | b, lambda a, b: a | b != 0),
-    ("s_xor_b32", lambda a, b: a ^ b, lambda a, b: a ^ b != 0),
-    ("s_andn2_b32", lambda a, b: a & ~b, lambda a, b: a & ~b & MASK != 0),
-    ("s_lshl_b32", lambda a, b: a << (b & 31), lambda a, b: a << (b & 31) & MASK != 0),
-    ("s_lshr_b32", lambda a, b: a >> (b & 31), lambda a, b: a >> (b & 31) != 0),
-    ("s_ashr_i32", lambda a, b: s32(a) >> (b & 31), lambda a, b: s32(a) >> (b & 31) != 0),
-    ("s_mul_i32", lambda a, b: a * b, None),
-    ("s_mul_hi_u32", lambda a, b: a * b >> 32, None),
-    ("s_mul_hi_i32", lambda a, b: s32(a) * s32(b) >> 32, None),
-    ("s_min_i32", lambda a, b: min(s32(a), s32(b)), lambda a, b: s32(a) < s32(b)),
-    ("s_max_u32", max, lambda a, b: a >= b),
-    ("s_bfe_u32", lambda a, b: a >> (b & 31) & ((1 << (b >> 16 & 127)) - 1), None),
-    ("s_lshl2_add_u32", lambda a, b: (a << 2) + b, lambda a, b: (a << 2) + b > MASK),
-]
-PAIRS = [(5, 3), (0x80000000, 0x80000000), (MASK, 1), (0x12345678, 0x00080004), (0, 31), (0x7FFFFFFF, 1)]
-
-
-@pytest.mark.parametrize(("name", "value", "flag"), SCALAR, ids=[case[0] for case in SCALAR])
-def test_scalar(name: str, value: Callable[[int, int], int], flag: Callable[[int, int], bool] | None) -> None:
-    for a, b in PAIRS:
-        if name == "s_bfe_u32" and (b >> 16 & 127) > 32:
-            continue
-        code = f"""
-        s_mov_b32 s10, {hex(a)}
-        s_mov_b32 s11, {hex(b)}
-        {name} s12, s10, s11
-        s_cselect_b32 s13, 1, 0
-        v_mov_b32_e32 v20, s12
-        v_mov_b32_e32 v21, s13"""
-        if flag is None:
-            code = code.replace(name, f"s_cmp_eq_u32 s10, s10\n{name}", 1)
-        result = compute("gfx942", code, LANES64, outputs=2)
-        assert result[0][0] == value(a, b) & MASK, (a, b)
-        if flag and name != "s_bfe_u32":
-            assert result[1][0] == flag(a, b), (a, b)
-
-
-def test_short_immediates_are_signed() -> None:
-    code = "s_movk_i32 s10, 0xfefc\ns_addk_i32 s10, 0xffff\nv_mov_b32_e32 v20, s10"
-    assert (compute("gfx942", code, LANES64)[0].view(np.int32) == -261).all()
 
 
 def test_scalar_64_bit_and_exec() -> None:
@@ -175,3 +121,84 @@ def test_permlane() -> None:
 def test_bit_counting_of_lanes() -> None:
     code = "v_mbcnt_lo_u32_b32 v2, -1, 0\nv_mbcnt_hi_u32_b32 v20, -1, v2"
     assert np.array_equal(compute("gfx942", code, LANES64)[0], LANES64)
+
+
+def test_permlane16_picks_lanes_of_the_own_row() -> None:
+    code = "s_mov_b32 s10, 0x33221100\nv_permlane16_b32 v20, v10, s10, 0x76543210"
+    picked = np.array([0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2, 3, 4, 5, 6, 7])
+    assert np.array_equal(compute("gfx1100", code, LANES32)[0], np.concatenate([picked, picked + 16]))
+
+
+def test_permlane16_with_inactive_lanes() -> None:
+    """Inactive sources keep the destination, give zero with bound control, or are read anyway with fetch-inactive."""
+    setup = "v_mov_b32_e32 v20, 0x63\ns_mov_b32 s10, 0x10325476\ns_mov_b32 exec_lo, 0x0000fff1\n"
+    swap = "v_permlane16_b32 v20, v10, s10, 0x98badcfe{}\ns_mov_b32 exec_lo, -1"
+    source = np.array([6, 7, 4, 5, 2, 3, 0, 1, 14, 15, 12, 13, 10, 11, 8, 9])
+    active = np.array([lane in (0, *range(4, 16)) for lane in range(16)])
+    for modifier, missing in (("", 0x63), (" op_sel:[0,1]", 0), (" op_sel:[1,0]", None)):
+        result = compute("gfx1100", setup + swap.format(modifier), LANES32)[0][:16]
+        moved = source if missing is None else np.where(active[source], source, missing)
+        assert np.array_equal(result, np.where(active, moved, 0x63))
+
+
+def test_permlane16_swap() -> None:
+    code = "v_mov_b32_e32 v20, v10\nv_mov_b32_e32 v21, v11\nv_permlane16_swap_b32_e32 v20, v21"
+    low, high = compute("gfx950", code, LANES64, LANES64 + 100, outputs=2)
+    odd = LANES64 // 16 % 2 == 1
+    assert np.array_equal(low, np.where(odd, LANES64 - 16 + 100, LANES64))
+    assert np.array_equal(high, np.where(odd, LANES64 + 100, LANES64 + 16))
+    with pytest.raises(amdgpu_sim.UnsupportedStateError, match="inactive lanes"):
+        compute("gfx950", "s_mov_b64 exec, 1\n" + code, LANES64, LANES64)
+
+
+UNDEFINED = "s_mov_b32 exec_lo, 0xffff00ff\nv_mov_b32_e32 v2, v10\nv_mov_b32_e32 v3, v10\ns_mov_b32 exec_lo, -1\n"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("v_readlane_b32 s10, v2, 3\nv_mov_b32_e32 v20, s10", "v_readlane_b32 s10, v2, 9\nv_mov_b32_e32 v20, s10"),
+        (
+            "v_readfirstlane_b32 s10, v2\nv_mov_b32_e32 v20, s10",
+            "s_mov_b32 exec_lo, 0x100\nv_readfirstlane_b32 s10, v2\ns_mov_b32 exec_lo, -1\nv_mov_b32_e32 v20, s10",
+        ),
+        (
+            "v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0x3",
+            "v_mov_b32_e32 v20, 0\nv_mov_b32_dpp v20, v2 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0xf",
+        ),
+        (
+            "v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:0 row_mask:0xf bank_mask:0xf",
+            "v_mov_b32_e32 v20, 0\nv_add_nc_u32_dpp v20, v2, v10 row_share:8 row_mask:0xf bank_mask:0xf",
+        ),
+        ("v_permlanex16_b32 v20, v2, 0, 0", "s_mov_b32 s10, 8\nv_permlanex16_b32 v20, v2, s10, 0"),
+        (
+            "v_mov_b32_e32 v4, 0\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)",
+            "v_mov_b32_e32 v4, 36\nds_bpermute_b32 v20, v4, v2\ns_waitcnt lgkmcnt(0)",
+        ),
+        (
+            "s_mov_b32 s10, 0xff\nv_cndmask_b32_e64 v20, v10, v2, s10",
+            "s_mov_b32 s10, 0x1ff\nv_cndmask_b32_e64 v20, v10, v2, s10",
+        ),
+        (
+            "v_mov_b32_e32 v20, v10\ns_mov_b32 s10, 1\nv_writelane_b32 v20, s10, 3",
+            "v_mov_b32_e32 v20, v10\nv_writelane_b32 v20, s11, 3",
+        ),
+    ],
+)
+def test_undefined_lanes_are_followed(good: str, bad: str) -> None:
+    """Lanes 8 to 15 of v2 are undefined: taking other lanes is fine, taking one of them is reported."""
+    compute("gfx1100", UNDEFINED + good, LANES32)
+    with pytest.raises(amdgpu_sim.UninitialisedReadError):
+        compute("gfx1100", UNDEFINED + bad, LANES32)
+
+
+@pytest.mark.parametrize(("target", "line", "why"), [
+    ("gfx942", "v_readlane_b32 s4, s5, 0", "vector register expected"),
+    ("gfx942", "ds_swizzle_b32 v1, v0 offset:swizzle(BITMASK_PERM,7)", "swizzle pattern"),
+    ("gfx942", "ds_swizzle_b32 v1, v0 offset:swizzle", "swizzle pattern"),
+    ("gfx1100", "v_mov_b32_dpp v1, v0 row_mask:0xf bank_mask:0xf", "DPP control expected"),
+    ("gfx1100", "v_mov_b32_dpp v1, v0 row_shl:1 row_mask:0xf bank_mask:0xf fi:1", "fi:1"),
+])  # fmt: skip
+def test_what_is_refused(target: str, line: str, why: str) -> None:
+    with pytest.raises(amdgpu_sim.UnsupportedInstructionError, match=why):
+        assemble(target, line)
