@@ -43,15 +43,15 @@ class CkBuild:
     folder: Path
     output: Path
     jobs: int
-    only: str = "*"
+    only: tuple[str, ...] = ("*",)
 
     def selections(self) -> list[Selection]:
         """Return the instances; BuildError if there are none."""
         selections = select(self.archs, self.head_dims, self.preset, self.only)
         if not selections:
             raise BuildError(
-                f"preset {self.preset} has no CK kernels named {self.only} for GPU_ARCHS={';'.join(self.archs)} "
-                f"and OPT_DIM={','.join(str(dim) for dim in self.head_dims)}"
+                f"preset {self.preset} has no CK kernels named {' or '.join(self.only)} for "
+                f"GPU_ARCHS={';'.join(self.archs)} and OPT_DIM={','.join(str(dim) for dim in self.head_dims)}"
             )
         return selections
 

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--arch", action="append", metavar="GFX", help="as GPU_ARCHS; may be given several times")
     parser.add_argument("--head-dim", action="append", type=int, metavar="N", help="as OPT_DIM")
     parser.add_argument("--preset", choices=PRESETS, help="as FLASH_ATTENTION_CK_PRESET")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="kernels whose name matches, as '*_bf16_*'")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="kernels whose name matches, as '*_bf16_*'")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"the library; flash_attn/{LIBRARY} by default")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keeps objects between builds; build/ck by default")
     parser.add_argument("--report", action="store_true", help="print registers, spills, LDS... of what was compiled")
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             (options.folder or ROOT / "build" / "ck").resolve(),
             (options.output or ROOT / "flash_attn" / LIBRARY).resolve(),
             jobs,
-            options.only,
+            tuple(options.only or ("*",)),
         )
         selections = build_ck(build, detection)
         print(f"{len(selections)} kernels for {', '.join(archs)} in {build.output}")

@@ -28,15 +28,17 @@ class Selection:
         return self.instance.seconds * len(self.archs)
 
 
-def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset, only: str = "*") -> list[Selection]:
-    """The instances of a build whose names match ``only``. An architecture that no family has is ignored."""
+def select(
+    archs: Sequence[str], head_dims: Sequence[int], preset: Preset, only: Sequence[str] = ("*",)
+) -> list[Selection]:
+    """The instances of a build whose names match a pattern in ``only``. An architecture of no family is ignored."""
 
     def chosen() -> Iterator[Selection]:
         for family in FAMILIES:
             served = _served(family, archs)
             if served:
                 for instance in instances(family, head_dims, preset):
-                    if fnmatchcase(instance.name, only):
+                    if any(fnmatchcase(instance.name, pattern) for pattern in only):
                         yield Selection(instance, served)
 
     return list(chosen())
@@ -106,13 +108,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--arch", action="append", metavar="GFX", help="architecture; all that CK serves by default")
     parser.add_argument("--head-dim", action="append", type=int, metavar="N", help="32, 64, 128, 256 by default")
     parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="those whose name matches, such as '*_bf16_*'")
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="those whose name matches, as '*_bf16_*'")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="print the instances and their estimated compile time")
     action.add_argument("--out", type=Path, metavar="FOLDER", help="write the instances and the table there")
     options = parser.parse_args(arguments)
     archs = options.arch or [arch for family in FAMILIES for arch in family.archs]
-    selections = select(archs, options.head_dim or (32, 64, 128, 256), options.preset, options.only)
+    selections = select(archs, options.head_dim or (32, 64, 128, 256), options.preset, options.only or ("*",))
     if options.out:
         write(selections, options.out)
         return

@@ -58,7 +58,7 @@ def rocm(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
 
 def build(rocm: FakeMachine, tmp_path: Path, only: str = "*") -> tuple[CkBuild, Detection]:
     output = tmp_path / "out" / "_ck.so"
-    return CkBuild(("gfx942",), (128,), "minimal", tmp_path / "build", output, 2, only), rocm.detect()
+    return CkBuild(("gfx942",), (128,), "minimal", tmp_path / "build", output, 2, (only,)), rocm.detect()
 
 
 def compiled(tmp_path: Path) -> list[str]:

@@ -14,7 +14,7 @@ DIMS = (32, 64, 128, 256)
 
 def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = DIMS, only: str = "*") -> list[str]:
     assert preset in PRESETS
-    return [selection.instance.name for selection in select(archs, dims, preset, only)]
+    return [selection.instance.name for selection in select(archs, dims, preset, (only,))]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -88,14 +88,14 @@ def test_the_table_lists_what_the_library_tells() -> None:
 
 
 def test_a_row_has_the_features_of_its_instance() -> None:
-    (selection,) = select(["gfx942"], (128,), "default", "forward_*_fp16_d128_varlen_masked_softcap")
+    (selection,) = select(["gfx942"], (128,), "default", ("forward_*_fp16_d128_varlen_masked_softcap",))
     row = next(line for line in dispatch_table([selection]).splitlines() if line.startswith('    {"forward'))
     # varlen, paged, masked, softcap, alibi, dropout, deterministic
     assert "{DataType::kFloat16, 128, 128, true, false, true, true, false, false, false}, false, 64," in row
 
 
 def test_a_source_instantiates_its_tile() -> None:
-    (selection,) = select(["gfx90a"], (128,), "minimal", "forward_*_bf16_d128_dense_masked")
+    (selection,) = select(["gfx90a"], (128,), "minimal", ("forward_*_bf16_d128_dense_masked",))
     instance = selection.instance
     assert isinstance(instance, ForwardInstance)
     for part in (
