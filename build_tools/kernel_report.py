@@ -1,6 +1,7 @@
 """Registers, spills, LDS, occupancy and matrix instructions of compiled kernels, as a Markdown table.
 
-The figures are the compiler's own: its remarks, kept beside each object, and the disassembly of the code object.
+The figures are the compiler's own: its remarks, kept beside each object, and the disassembly of the code object. A
+cell is empty where the architecture has no such thing, as AGPRs on gfx12.
 """
 
 import re
@@ -47,7 +48,7 @@ def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detec
         images = dict(code_objects(stem.read_bytes()))
         for arch, figures in zip(selection.archs, remarks, strict=True):
             matrix = _matrix_instructions(objdump, images[arch])
-            cells = [selection.instance.name, arch, *(figures[key] for key in _FIGURES.values()), str(matrix)]
+            cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values()), str(matrix)]
             lines.append(_row([*cells, seconds]))
     return "\n".join(lines)
 
