@@ -176,6 +176,7 @@ class Batch:
         if self.waits:
             self._check_waits(w, block)
         if block.kind == "end":
+            self.lds.leave(w)
             return []
         if block.kind == "barrier":
             w.position = ~block.follow

@@ -53,6 +53,10 @@ class LocalMemory:
         for w, in_flight in waves:
             self._complete[w.group, w.wave % 30] = w.lds_stores - in_flight
 
+    def leave(self, w: Waves) -> None:
+        """The waves of ``w`` end, and with them their stores complete."""
+        self._complete[w.group, w.wave % 30] = w.lds_stores
+
     def pass_barrier(self, groups: Array) -> None:
         """All waves of ``groups`` met at a barrier."""
         self.epochs[groups] += 1
@@ -113,9 +117,8 @@ class LocalMemory:
     def check_arrived(self, w: Waves, where: Array, offsets: Array, size: int, in_flight: int) -> None:
         """Raise MissingWaitError if a wave reads what one of its last ``in_flight`` loads straight to LDS brings."""
         tickets = self._tickets.gather(offsets * 4, size * 4).view(np.uint32).astype(np.int64)
-        own = (self._marks(self._writers, offsets, size) & 31) == (np.broadcast_to(w.writer, where.shape)[where] & 31)[
-            :, None
-        ]
+        wave = np.broadcast_to(w.writer & 31, where.shape)[where][:, None]
+        own = (self._marks(self._writers, offsets, size) & 31) == wave
         complete = np.broadcast_to(w.lds_stores[:, 1:] - in_flight, where.shape)[where][:, None]
         bad = own & (tickets & 1 == 1) & (tickets >> 1 > complete)
         if bad.any():

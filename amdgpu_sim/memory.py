@@ -88,12 +88,24 @@ class GlobalMemory:
             self.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name, writable)
 
     def replace_writable(self, copy: Callable[[Array], Array]) -> list[tuple[int, int, Block, str, bool]]:
-        """Put ``copy(data)`` in the place of every writable allocation's bytes; returns what :meth:`restore` takes."""
+        """Put ``copy(data)`` in the place of every writable allocation's bytes; returns what :meth:`restore` takes.
+
+        Allocations that overlap share one copy.
+        """
         originals = list(self._blocks)
-        self._blocks = [
-            (start, end, Block(copy(block.bytes)), name, writable) if writable else (start, end, block, name, writable)
-            for start, end, block, name, writable in originals
-        ]
+        regions: list[list[int]] = []
+        for start, end, _, _, writable in originals:
+            if writable and regions and start < regions[-1][1]:
+                regions[-1][1] = max(regions[-1][1], end)
+            elif writable:
+                regions.append([start, end])
+        copies = [(start, copy(np.zeros(end - start, np.uint8))) for start, end in regions]
+        for number, (start, end, block, name, writable) in enumerate(originals):
+            if writable:
+                base, data = copies[bisect.bisect_right(regions, [start, 1 << 64]) - 1]
+                part = data[start - base : end - base]
+                part[:] = block.bytes
+                self._blocks[number] = (start, end, Block(part), name, writable)
         return originals
 
     def restore(self, originals: list[tuple[int, int, Block, str, bool]]) -> None:

@@ -74,7 +74,12 @@ def simulated_target() -> str | None:
 def backend(name: str) -> Backend:
     """The backend called ``name``; its module is imported on first use."""
     kind = getattr(importlib.import_module(f"flash_attn.backends.{name}"), _BACKENDS[name])
-    instance: Backend = kind(simulated_target()) if name in ("ck", "triton") else kind()
+    options: tuple[object, ...] = ()
+    if name == "ck":
+        options = (simulated_target(),)
+    elif name == "triton":
+        options = (simulated_target(), environment.triton_forward_config(), environment.triton_autotune())
+    instance: Backend = kind(*options)
     return instance
 
 

@@ -31,12 +31,17 @@ class Feature:
 
     def shortened(self) -> Feature:
         """The same feature on about a fourth of the work, for emulated kernels: still more than 64 rows or keys."""
-        case, heads = self.case, _fewer_heads(self.case)
+        case = self.case
+        nheads_q = max(case.nheads_q // 2, 2)
+        nheads_k = min(case.nheads_k, nheads_q)
         if isinstance(case, AttentionCase):
-            lengths = {"seqlens_q": _halved(case.seqlens_q), "seqlens_k": _halved(case.seqlens_k)}
-            return replace(self, case=replace(case, **lengths, **heads))
-        (capacity,) = _halved((case.capacity,))
-        return replace(self, case=replace(case, cache_seqlens=_halved(case.cache_seqlens), capacity=capacity, **heads))
+            seqlens_q, seqlens_k = _halved(case.seqlens_q), _halved(case.seqlens_k)
+            short: Case = replace(case, seqlens_q=seqlens_q, seqlens_k=seqlens_k, nheads_q=nheads_q, nheads_k=nheads_k)
+        else:
+            (capacity,) = _halved((case.capacity,))
+            cached = _halved(case.cache_seqlens)
+            short = replace(case, cache_seqlens=cached, capacity=capacity, nheads_q=nheads_q, nheads_k=nheads_k)
+        return replace(self, case=short)
 
     def spec(self) -> AttentionSpec:
         """What the case asks of a backend."""
@@ -46,12 +51,6 @@ class Feature:
 def _halved(lengths: tuple[int, ...]) -> tuple[int, ...]:
     """Lengths beyond 64 halved, and a little more, so that those of the cases here stay beyond 64."""
     return tuple(n // 2 + 3 if n > 64 else n for n in lengths)
-
-
-def _fewer_heads(case: Case) -> dict[str, int]:
-    """Half of the query heads, as many KV heads as that leaves."""
-    nheads_q = max(case.nheads_q // 2, 2)
-    return {"nheads_q": nheads_q, "nheads_k": min(case.nheads_k, nheads_q)}
 
 
 @cache
@@ -124,6 +123,7 @@ FEATURES: tuple[Feature, ...] = (
     _decode("rotary, not interleaved", _APPEND, rotary_dim=64, rotary_interleaved=False),
     _decode("partial rotary", _APPEND, rotary_dim=32),
     _decode("paged", _APPEND, page_size=16),
+    _decode("paged, 64 tokens a page", _APPEND, page_size=64),
     _decode("cache_batch_idx", _APPEND, batch_idx=True),
     _decode("cache_leftpad", leftpad=True),
     _decode("num_splits", num_splits=3),

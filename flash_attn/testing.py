@@ -210,7 +210,16 @@ def make_decode(case: DecodeCase, device: torch.device | str = "cpu") -> tuple[A
 def compare_attention(case: AttentionCase, device: torch.device | str = "cpu") -> list[Comparison]:
     """Run ``case`` through the operators on the backend in force and compare every result with the oracle."""
     spec, inputs = make_attention(case, device)
-    results = _run_attention(spec, inputs, case)
+    return compare_results(case, spec, inputs, _run_attention(spec, inputs, case))
+
+
+def compare_results(
+    case: AttentionCase, spec: AttentionSpec, inputs: AttentionInputs, results: dict[str, Tensor]
+) -> list[Comparison]:
+    """Compare results of ``case``, by the names out, lse, dq, dk, dv and dlearnable_sink, with the oracle's.
+
+    Gradients are those for the :func:`output_gradients` of the case.
+    """
     exact = _oracle(torch.float64, spec, inputs, case)
     plain = _oracle(None, spec, inputs, case)
     scales = _cancelling_magnitudes(spec, inputs, case) if case.backward else {}
@@ -253,6 +262,14 @@ def compare(name: str, result: Tensor, exact: Tensor, plain: Tensor, bound: Boun
     worst = int(error.flatten().argmax())
     where = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), error.shape))
     return Comparison(name, float(error.flatten()[worst]), allowed, where)
+
+
+def output_gradients(out: Tensor, lse: Tensor, case: AttentionCase) -> tuple[Tensor, Tensor]:
+    """Random gradients of output and log-sum-exp, reproducible by the seed of ``case``."""
+    generator = torch.Generator().manual_seed(case.seed + 1)
+    dout = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(case.dtype).to(out.device)
+    dlse = torch.randn(lse.shape, generator=generator).to(out.device)
+    return dout, dlse
 
 
 def cumulative(seqlens: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
@@ -306,17 +323,10 @@ def _run_attention(spec: AttentionSpec, inputs: AttentionInputs, case: Attention
     )
     results = {"out": out, "lse": lse}
     if case.backward:
-        dout, dlse = _output_gradients(out, lse, case)
+        dout, dlse = output_gradients(out, lse, case)
         grads = torch.autograd.grad((out, lse), list(leaves.values()), (dout, dlse))
         results |= {f"d{name}": grad for name, grad in zip(leaves, grads, strict=True)}
     return results
-
-
-def _output_gradients(out: Tensor, lse: Tensor, case: AttentionCase) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(case.seed + 1)
-    dout = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(case.dtype).to(out.device)
-    dlse = torch.randn(lse.shape, generator=generator).to(out.device)
-    return dout, dlse
 
 
 def _oracle(
@@ -330,7 +340,7 @@ def _oracle(
     result = backend.forward(spec, given)
     results = {"out": result.out, "lse": result.softmax_lse}
     if case.backward:
-        dout, dlse = _output_gradients(result.out, result.softmax_lse, case)
+        dout, dlse = output_gradients(result.out, result.softmax_lse, case)
         grads = backend.backward(spec, given, result, dout.to(dtype), dlse)
         results |= {"dq": grads.dq, "dk": grads.dk, "dv": grads.dv}
         if given.learnable_sink is not None:
@@ -359,7 +369,7 @@ def _cancelling_magnitudes(spec: AttentionSpec, inputs: AttentionInputs, case: A
     wide = spec._replace(dtype=torch.float64)
     given = inputs._replace(q=inputs.q.double(), k=inputs.k.double(), v=inputs.v.double())
     result = backend.forward(wide, given)
-    dout, dlse = _output_gradients(result.out, result.softmax_lse, case)
+    dout, dlse = output_gradients(result.out, result.softmax_lse, case)
     delta = (dout.double() * result.out).abs().sum(-1) + dlse.double().abs().transpose(-1, -2)
     weight = delta.unsqueeze(-1) * abs(spec.softmax_scale)
 

@@ -8,18 +8,22 @@ from hypothesis import strategies as st
 from flash_attn.testing import AttentionCase, DecodeCase
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_LENGTHS = st.one_of(st.integers(0, 8), st.integers(0, 150))
+_LONGEST = 150
 _WINDOWS = st.one_of(st.just((-1, -1)), st.tuples(st.integers(-1, 60), st.integers(-1, 60)))
 _HEAD_DIMS = st.one_of(st.sampled_from((1, 8, 16, 32, 40, 64)), st.integers(1, 96))
 _SEEDS = st.integers(0, 2**31)
 
 
+def _lengths(longest: int) -> st.SearchStrategy[int]:
+    return st.one_of(st.integers(0, 8), st.integers(0, longest))
+
+
 @st.composite
-def _heads(draw: st.DrawFn) -> dict[str, Any]:
-    nheads_k = draw(st.integers(1, 3))
+def _heads(draw: st.DrawFn, most: int = 3) -> dict[str, Any]:
+    nheads_k = draw(st.integers(1, most))
     head_dim = draw(_HEAD_DIMS)
     return {
-        "nheads_q": nheads_k * draw(st.integers(1, 3)),
+        "nheads_q": nheads_k * draw(st.integers(1, most)),
         "nheads_k": nheads_k,
         "head_dim": head_dim,
         "head_dim_v": draw(st.one_of(st.just(head_dim), _HEAD_DIMS)),
@@ -27,18 +31,19 @@ def _heads(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def attention_cases(draw: st.DrawFn, dtype: torch.dtype) -> AttentionCase:
-    """Any forward and backward call of small size."""
+def attention_cases(draw: st.DrawFn, dtype: torch.dtype, longest: int = _LONGEST, most_heads: int = 3) -> AttentionCase:
+    """Any forward and backward call of small size; of up to ``most_heads`` KV heads and so many queries to each."""
     batch = draw(st.integers(0, 3))
+    lengths = _lengths(longest)
     varlen = draw(st.booleans())
     if varlen:
-        seqlens_q, seqlens_k = (tuple(draw(_LENGTHS) for _ in range(batch)) for _ in range(2))
+        seqlens_q, seqlens_k = (tuple(draw(lengths) for _ in range(batch)) for _ in range(2))
     else:
-        seqlens_q, seqlens_k = ((draw(_LENGTHS),) * batch for _ in range(2))
+        seqlens_q, seqlens_k = ((draw(lengths),) * batch for _ in range(2))
     return AttentionCase(
         seqlens_q=seqlens_q,
         seqlens_k=seqlens_k,
-        **draw(_heads()),
+        **draw(_heads(most_heads)),
         dtype=dtype,
         varlen=varlen,
         page_size=draw(st.sampled_from((0, 0, 1, 16, 64))) if max(seqlens_k, default=0) > 0 else 0,

@@ -38,6 +38,19 @@ def test_backends_know_nothing_above_them(path: Path) -> None:
     assert not {imported for imported in _imports(path) if imported.startswith(above)}
 
 
+def test_one_file_knows_the_simulator() -> None:
+    knowing = {path.name for path in _sources("flash_attn") if any("amdgpu_sim" in name for name in _imports(path))}
+    assert knowing == {"simulation.py"}
+
+
+@pytest.mark.parametrize("path", _sources("triton_amd"), ids=lambda path: path.stem)
+def test_the_triton_kernels_know_the_architectures_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    outside = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level > 1}
+    assert outside <= {"architectures"}
+    assert not {name for name in _imports(path) if name.startswith(("flash_attn", "amdgpu_sim"))}
+
+
 @pytest.mark.parametrize(("folder", "reader"), [("flash_attn", "environment.py"), ("build_tools", "settings.py")])
 def test_one_file_reads_the_environment(folder: str, reader: str) -> None:
     reading = {

@@ -20,9 +20,11 @@ _PREPROCESS_ELEMENTS = 8192
 def default_backward_config(problem: Problem) -> BackwardConfig:
     """Tiles that fit into 64 KiB of LDS for every head dim; for problems that no tuned row describes."""
     row_bytes = max(problem.head_dim, problem.head_dim_v) * problem.q.element_size()
-    block = 64 if row_bytes <= 128 else 32 if row_bytes <= 512 else 16
-    tile = BackwardTile(block_m=block, block_n=block, num_warps=4)
-    return BackwardConfig(dkdv=tile, dq=tile)
+    held = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
+    walked = max(16, held // 2)
+    return BackwardConfig(
+        dkdv=BackwardTile(block_m=walked, block_n=held), dq=BackwardTile(block_m=held, block_n=walked)
+    )
 
 
 def new_gradients(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -113,6 +115,7 @@ def _dkdv_launch(problem: Problem, shared: dict[str, object], dk: Tensor, dv: Te
         "num_blocks": num_blocks,
         "BLOCK_M": config.dkdv.block_m,
         "BLOCK_N": config.dkdv.block_n,
+        "ROUND_BY_ADD": config.dkdv.round_by_add,
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_k * problem.batch_size,)
@@ -128,6 +131,7 @@ def _dq_launch(problem: Problem, shared: dict[str, object], dq: Tensor, config: 
         "num_blocks": num_blocks,
         "BLOCK_M": config.dq.block_m,
         "BLOCK_N": config.dq.block_n,
+        "ROUND_BY_ADD": config.dq.round_by_add,
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_q * problem.batch_size,)

@@ -10,6 +10,7 @@ import triton.language as tl
 from .dropout import keep_mask
 from .logits import alibi_slope
 from .masks import band_blocks
+from .narrow import narrow
 from .score_gradient import score_gradient, tile_probs
 from .sequences import key_sequence, query_sequence
 from .tiles import load_tile, store_tile, tile_offsets
@@ -25,7 +26,8 @@ def _gather_from_rows(
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate what rows ``begin .. end`` of one head give; without ``MASKED`` all of them see every key."""
     cols = first_key + tl.arange(0, BLOCK_N)[:, None]
@@ -52,12 +54,12 @@ def _gather_from_rows(
         if rng_state is not None:
             kept = tl.trans(keep_mask(rng_state, batch_head, first, first_key, dropout_threshold, BLOCK_M, BLOCK_N))
             dropped = tl.where(kept, probs, 0.0)
-        dv = tl.dot(dropped.to(dout.dtype), dout, dv, input_precision="ieee")
+        dv = tl.dot(narrow(dropped, dout.dtype, ROUND_BY_ADD), dout, dv, input_precision="ieee")
         dprobs = tl.dot(v, tl.trans(dout), input_precision="ieee")
         dscores = score_gradient(
             probs, dprobs, softmax_d[None, :], scores, kept, dropout_scale, scale_log2, softcap_log2, HAS_SOFTCAP
         )
-        dk = tl.dot(dscores.to(q.dtype), q, dk, input_precision="ieee")
+        dk = tl.dot(narrow(dscores, q.dtype, ROUND_BY_ADD), q, dk, input_precision="ieee")
     return dk, dv
 
 
@@ -74,7 +76,7 @@ def attn_bwd_dkdv_kernel(
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
+    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of ``BLOCK_N`` keys of one KV head of one sequence; keys that no sequence has are left alone."""
     block, head_k, batch = tile_of_program(num_blocks, nheads_k, NUM_XCDS, False)
@@ -129,7 +131,7 @@ def attn_bwd_dkdv_kernel(
                 slope, scale_log2, softcap_log2, window_left, window_right,
                 rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,
                 HEAD_DIM, HEAD_DIM_V, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, part != 1,
+                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
             )  # fmt: skip
 
     if rng_state is not None:

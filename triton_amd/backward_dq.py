@@ -6,6 +6,7 @@ import triton.language as tl
 from .dropout import keep_mask
 from .logits import alibi_slope
 from .masks import band_blocks
+from .narrow import narrow
 from .score_gradient import score_gradient, tile_probs
 from .sequences import key_sequence, query_sequence
 from .tiles import load_tile, store_tile, tile_offsets
@@ -20,7 +21,8 @@ def _gather_from_keys(
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate what keys ``begin .. end`` give; without ``MASKED`` every row sees all of them."""
     rows = first_row + tl.arange(0, BLOCK_M)[:, None]
@@ -42,7 +44,7 @@ def _gather_from_keys(
         dscores = score_gradient(
             probs, dprobs, softmax_d[:, None], scores, kept, dropout_scale, scale_log2, softcap_log2, HAS_SOFTCAP
         )
-        dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
+        dq = tl.dot(narrow(dscores, k.dtype, ROUND_BY_ADD), k, dq, input_precision="ieee")
     return dq
 
 
@@ -58,7 +60,7 @@ def attn_bwd_dq_kernel(
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
+    NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
 ):  # fmt: skip
     """dQ of ``BLOCK_M`` rows of one head of one sequence."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, NUM_XCDS, HAS_WINDOW_RIGHT)
@@ -108,7 +110,7 @@ def attn_bwd_dq_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,
             HEAD_DIM, HEAD_DIM_V, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
         )  # fmt: skip
 
     dq *= softmax_scale

@@ -13,9 +13,10 @@ from .dropout import keep_mask
 from .launch import Launch
 from .logits import alibi_slope, base2_logits
 from .masks import band_blocks, band_mask
+from .narrow import narrow
 from .problem import Problem
 from .sequences import key_sequence, query_sequence
-from .softmax import initial_state, narrow_probs, normaliser, online_softmax
+from .softmax import initial_state, normaliser, online_softmax
 from .tiles import load_key_tile, load_tile, store_tile, tile_offsets
 from .tuning import ForwardConfig
 from .work_order import tile_of_program
@@ -66,7 +67,7 @@ def _attend_blocks(
             v_ptr, v_offsets, first, seqlen_k, key_start, stride_vb, stride_vs, table_ptr, num_pages,
             MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV, PAGE_SIZE,
         ).to(q.dtype)  # fmt: skip
-        acc = tl.dot(narrow_probs(probs, v.dtype, ROUND_BY_ADD), v, acc * decay[:, None], input_precision="ieee")
+        acc = tl.dot(narrow(probs, v.dtype, ROUND_BY_ADD), v, acc * decay[:, None], input_precision="ieee")
     return acc, row_max, row_sum
 
 

@@ -35,9 +35,15 @@ def bf16_values(bits: Any) -> Any:
 @functools.cache
 def install() -> None:
     """Repair the interpreter of this process; a second call changes nothing."""
+    InterpreterBuilder.get_bf16 = _constant  # Triton 3.6 to 3.8 have none
     InterpreterBuilder.cast_impl = _cast(InterpreterBuilder.cast_impl)
     for name, deciding in _OPERATIONS.items():
         setattr(InterpreterBuilder, name, _in_float32(getattr(InterpreterBuilder, name), deciding))
+
+
+def _constant(builder: Any, value: float) -> Any:
+    """A bfloat16 constant."""
+    return _narrow(builder.get_fp32(value))
 
 
 def _cast(stock: Callable[..., Any]) -> Callable[..., Any]:

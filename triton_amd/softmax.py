@@ -55,18 +55,3 @@ def recompute_shift(lse):
 def recompute_probs(logits, factor, shift):
     """Normalised probabilities from logits in base 2; 0 in rows that saw no key. ``shift`` broadcasts."""
     return tl.exp2(logits * factor - shift)
-
-
-@triton.jit
-def narrow_probs(probs, DTYPE: tl.constexpr, ROUND_BY_ADD: tl.constexpr):
-    """Probabilities in the dtype of the second product.
-
-    ``ROUND_BY_ADD`` rounds to bfloat16 with ties away from zero, in two instructions for two elements: for targets
-    without a conversion instruction, where rounding to even takes ten.
-    """
-    if ROUND_BY_ADD and tl.bfloat16 == DTYPE:
-        bits = probs.to(tl.uint32, bitcast=True) + 0x8000
-        narrow = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    else:
-        narrow = probs.to(DTYPE)
-    return narrow

@@ -17,6 +17,8 @@ from flash_attn.backends.kv_append import append_and_rotate
 _DTYPES = (torch.float16, torch.bfloat16)
 _MAX_HEAD_DIM = 256
 _HEAD_DIM_MULTIPLE = 8  # elements of a 16-byte load
+_PAGE_MULTIPLE = 64  # keys of the smallest tile
+_SPLIT_HEAD_DIMS = (64, 128, 256)
 
 
 class CKBackend(Backend):
@@ -55,6 +57,11 @@ class CKBackend(Backend):
             and spec.deterministic
             and spec.dropout_p > 0,
             "no backward of ALiBi and deterministic": spec.needs_backward and spec.deterministic and spec.has_alibi,
+            f"page sizes that are no multiple of {_PAGE_MULTIPLE}": spec.page_size % _PAGE_MULTIPLE != 0,
+            f"pages and cache_batch_idx with head dims other than {', '.join(str(dim) for dim in _SPLIT_HEAD_DIMS)}": (
+                spec.kv_layout == "paged" or spec.has_cache_batch_idx
+            )
+            and not (spec.head_dim == spec.head_dim_v and spec.head_dim in _SPLIT_HEAD_DIMS),
             "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
             "no backward through pages and caches": spec.needs_backward
             and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),

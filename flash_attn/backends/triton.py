@@ -30,12 +30,16 @@ class TritonBackend(Backend):
     Args:
         simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
             for none.
+        forward_config: JSON of a configuration of the forward kernel to use in place of the shipped one.
+        autotune: time configurations on the GPU at the first call of each class of problems.
     """
 
     name = "triton"
 
-    def __init__(self, simulated: str | None = None) -> None:
+    def __init__(self, simulated: str | None = None, forward_config: str | None = None, autotune: bool = False) -> None:
         self._simulated = simulated
+        self._forward_config = forward_config
+        self._autotune = autotune
 
     @property
     def device_type(self) -> str:
@@ -95,7 +99,7 @@ class TritonBackend(Backend):
 
         device = inputs.q.device
         with triton_runtime.launching(device, self._simulated):
-            return triton_calls.forward(spec, inputs, self._architecture(device))
+            return triton_calls.forward(spec, inputs, self._choice(device))
 
     def backward(
         self,
@@ -110,14 +114,14 @@ class TritonBackend(Backend):
 
         device = inputs.q.device
         with triton_runtime.launching(device, self._simulated):
-            return triton_calls.backward(spec, inputs, result, dout, dlse, self._architecture(device))
+            return triton_calls.backward(spec, inputs, result, dout, dlse, self._choice(device))
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
         return self.forward(*append_and_rotate(spec, inputs))
 
-    def _architecture(self, device: torch.device) -> str:
-        """Name of the architecture that kernels are configured for."""
-        if device.type == "cuda":
-            return architecture_name(device)
-        return self._simulated or _INTERPRETED_AS
+    def _choice(self, device: torch.device) -> triton_runtime.ConfigChoice:
+        """What the configurations of kernels for tensors on ``device`` follow from."""
+        on_gpu = device.type == "cuda"
+        arch = architecture_name(device) if on_gpu else self._simulated or _INTERPRETED_AS
+        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu)

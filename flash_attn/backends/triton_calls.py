@@ -6,28 +6,42 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
-from flash_attn.triton_amd.backward import attention_backward, default_backward_config
+from flash_attn.backends.triton_runtime import ConfigChoice
+from flash_attn.triton_amd.autotune import autotuner
+from flash_attn.triton_amd.backward import attention_backward
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.probabilities import attention_probabilities
 from flash_attn.triton_amd.problem import Problem
-from flash_attn.triton_amd.tuning import ForwardConfig
+from flash_attn.triton_amd.tuning import backward_config, forward_config
 
 
-def forward(spec: AttentionSpec, inputs: AttentionInputs, arch: str) -> ForwardResult:
-    """Attention of validated inputs on architecture ``arch``."""
+def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
+    """Attention of validated inputs."""
     described = problem(spec, inputs)
-    out, softmax_lse = attention_forward(described, ForwardConfig())
+    if choice.autotune:
+        config = autotuner(choice.arch).forward_config(described)
+    else:
+        config = forward_config(described, choice.arch, choice.forward_config)
+    out, softmax_lse = attention_forward(described, config)
     probs = attention_probabilities(described, softmax_lse) if spec.return_attn_probs else None
     return ForwardResult(out, softmax_lse, probs)
 
 
 def backward(
-    spec: AttentionSpec, inputs: AttentionInputs, result: ForwardResult, dout: Tensor, dlse: Tensor | None, arch: str
+    spec: AttentionSpec,
+    inputs: AttentionInputs,
+    result: ForwardResult,
+    dout: Tensor,
+    dlse: Tensor | None,
+    choice: ConfigChoice,
 ) -> Gradients:
-    """Gradients of a forward call on architecture ``arch``."""
-    described = problem(spec, inputs)
-    config = default_backward_config(described)
-    return Gradients(*attention_backward(described, result.out, result.softmax_lse, dout, dlse, config))
+    """Gradients of a forward call."""
+    described, out, softmax_lse = problem(spec, inputs), result.out, result.softmax_lse
+    if choice.autotune:
+        config = autotuner(choice.arch).backward_config(described, out, softmax_lse, dout, dlse)
+    else:
+        config = backward_config(described, choice.arch)
+    return Gradients(*attention_backward(described, out, softmax_lse, dout, dlse, config))
 
 
 def problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:

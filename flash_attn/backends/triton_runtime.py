@@ -8,10 +8,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 
 from flash_attn.backends import simulation
+
+
+class ConfigChoice(NamedTuple):
+    """What the configuration of a kernel follows from: an architecture, or else what was asked for instead.
+
+    ``forward_config`` is JSON in place of the shipped configuration; ``autotune`` times configurations, on a GPU.
+    """
+
+    arch: str
+    forward_config: str | None = None
+    autotune: bool = False
+
 
 VERSIONS = ">=3.6,<3.10"
 _OLDEST, _NEWEST = (3, 6), (3, 9)

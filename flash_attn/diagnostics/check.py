@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
         return UNAVAILABLE
     print(f"backend {name} on {where}: error over allowed error against the oracle in float64")
     features = _emulated() if dispatch.backend(name).emulated else _on_the_machine(name, where, quick)
-    rows = [check_feature(name, where, feature) for feature in features]
+    rows = []
+    for done, feature in enumerate(features, start=1):
+        print(f"\r\033[K[{done}/{len(features)}] {feature.name}", end="", file=sys.stderr, flush=True)
+        rows.append(check_feature(name, where, feature))
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
     print(terminal_table(["feature", "dtype", "error/allowed", "time", "verdict"], [row.cells() for row in rows]))
     failed = sum(row.failed for row in rows)
     unsupported = sum(row.ratio is None and not row.failed for row in rows)

@@ -231,6 +231,23 @@ def test_store_in_flight_that_nobody_reads_is_no_race(target: str) -> None:
         run(target, late, lds=16 * size, items=2 * size)
 
 
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_stores_of_a_wave_that_ended_are_complete(lockstep: bool) -> None:
+    """Wave 0 stores and ends; wave 1 passes a barrier with a store of its own in flight and reads wave 0's."""
+    body = """v_lshlrev_b32_e32 v1, 2, v0
+    v_xor_b32_e32 v2, 0x100, v1
+    v_readfirstlane_b32 s10, v0
+    ds_write_b32 v1, v0
+    s_cmp_eq_u32 s10, 0
+    s_cbranch_scc1 .Lend
+    s_barrier
+    ds_read_b32 v3, v2
+    s_waitcnt lgkmcnt(0)
+    .Lend:
+    s_nop 0"""
+    run("gfx942", body, lds=512, items=128, lockstep=lockstep, seed=1)
+
+
 def direct_load(wait: str, exchange: str) -> str:
     return f"""{prologue("gfx942")}
     v_readfirstlane_b32 s10, v1

@@ -41,6 +41,16 @@ def test_bank_conflicts_of_known_patterns() -> None:
     assert conflicts("gfx942", 16, False, LANES * 64) == 8 * 3
 
 
+def test_wide_reads_are_served_in_their_own_phases() -> None:
+    """Lanes 0 to 3 read together with 20 to 23 and write together with 4 to 7: these addresses suit writes only."""
+    slot = np.where(LANES // 16 % 2, LANES % 8 ^ 4, LANES % 8)
+    addresses = 16 * slot + 128 * (LANES // 8)
+    assert conflicts("gfx942", 16, True, addresses) == 0
+    assert conflicts("gfx942", 16, False, addresses) == 8
+    # 16 lanes at once, 32 bytes apart: lanes 0-3 and 20-23, as 12-15 and 24-27, meet in two rows of the same banks
+    assert conflicts("gfx950", 16, False, 2 * addresses) == 4
+
+
 def test_lanes_that_are_switched_off_do_not_conflict() -> None:
     active = (LANES % 32 < 2)[None]
     taken, lost = service_cycles(TARGETS["gfx942"], (LANES * 128)[None], active, 4, False)

@@ -52,6 +52,18 @@ def test_atomics_of_all_processes_add_up(name: str) -> None:
     assert (counter == 800).all()
 
 
+def test_overlapping_allocations_stay_one_memory() -> None:
+    """Both arguments are views of one array: what work-group 0 stores through the second, the first one shows."""
+    whole = np.arange(128 + 32, dtype=np.uint32)
+    body = f"""{prologue("gfx942")}
+    s_lshl_b32 s3, s2, 8
+    v_add_u32_e32 v1, s3, v1
+    v_mov_b32_e32 v2, 7
+    global_store_dword v1, v2, s[6:7]"""
+    run("gfx942", body, whole[:96], whole[32:], groups=2, processes=2)
+    assert np.array_equal(whole, np.where(np.arange(160) < 32, np.arange(160), 7))
+
+
 def test_errors_of_a_worker_name_the_place() -> None:
     body = f"{prologue('gfx942')}\ns_lshl_b32 s3, s2, 8\nv_add_u32_e32 v1, s3, v1\nglobal_store_dword v1, v0, s[4:5]"
     result = np.zeros(64 * 3, np.uint32)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from flash_attn.triton_amd.backward import attention_backward, default_backward_config
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.problem import Problem
 from flash_attn.triton_amd.tuning import BackwardConfig, ForwardConfig
-from torch import Tensor
 
-from flash_attn import testing
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs
-from flash_attn.testing import AttentionCase, Bound, Comparison, make_attention
+from flash_attn.backends.reference import ReferenceBackend
+from flash_attn.testing import AttentionCase, Comparison, compare_results, make_attention, output_gradients
 
 
 def make_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
@@ -31,28 +29,29 @@ def compare_forward(case: AttentionCase, config: ForwardConfig) -> list[Comparis
     """Output and log-sum-exp of the forward kernel against the oracle's."""
     spec, inputs = make_attention(case)
     out, lse = attention_forward(make_problem(spec, inputs), config)
-    return _compared(case, spec, inputs, {"out": out, "lse": lse})
+    return compare_results(case, spec, inputs, {"out": out, "lse": lse})
 
 
 def compare_backward(case: AttentionCase, config: BackwardConfig | None = None) -> list[Comparison]:
-    """Gradients of the backward kernels, which get the oracle's forward, against the oracle's."""
+    """Gradients of the backward kernels, which get the oracle's forward, against the oracle's.
+
+    The gradient of the sink is computed from softmax_d, as the operators do.
+    """
     spec, inputs = make_attention(case)
     problem = make_problem(spec, inputs)
-    result = testing.ReferenceBackend().forward(spec, inputs)
-    dout, dlse = testing._output_gradients(result.out, result.softmax_lse, case)
+    result = ReferenceBackend().forward(spec, inputs)
+    dout, dlse = output_gradients(result.out, result.softmax_lse, case)
     config = config or default_backward_config(problem)
-    dq, dk, dv, _ = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, config)
-    return _compared(case, spec, inputs, {"dq": dq, "dk": dk, "dv": dv})
+    dq, dk, dv, softmax_d = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, config)
+    gradients = {"dq": dq, "dk": dk, "dv": dv}
+    if inputs.learnable_sink is not None:
+        shares = (inputs.learnable_sink.view(-1, 1) - result.softmax_lse).exp() * softmax_d
+        gradients["dlearnable_sink"] = -shares.transpose(-1, -2).flatten(0, -2).sum(0)
+    return compare_results(case, spec, inputs, gradients)
 
 
-def _compared(
-    case: AttentionCase, spec: AttentionSpec, inputs: AttentionInputs, results: dict[str, Tensor]
-) -> list[Comparison]:
-    exact = testing._oracle(torch.float64, spec, inputs, case)
-    plain = testing._oracle(None, spec, inputs, case)
-    scales = testing._cancelling_magnitudes(spec, inputs, case) if case.backward else {}
-    bound = Bound(case.dtype, case.head_dim + max((*case.seqlens_q, *case.seqlens_k), default=0))
+def failures(comparisons: list[Comparison]) -> list[str]:
+    """What a failed test prints."""
     return [
-        testing.compare(name, result, exact[name], plain[name], bound, scales.get(name, 1.0))
-        for name, result in results.items()
+        f"{c.name}{list(c.where)}: error {c.error:.3g}, allowed {c.allowed:.3g}" for c in comparisons if not c.passed
     ]
