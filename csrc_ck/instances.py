@@ -18,9 +18,9 @@ _CACHES: tuple[Layout, ...] = ("dense", "paged")
 ELEMENTS = {"fp16": "Float16", "bf16": "BFloat16"}
 MINIMAL_DIMS = (64, 128)
 # A kernel has at most one of them.
-FORWARD_FEATURES = ("softcap", "alibi", "dropout")
+FORWARD_FEATURES = ("softcap", "alibi")
 SPLIT_FEATURES = ("softcap", "alibi")
-BACKWARD_FEATURES = ("alibi", "dropout", "deterministic")
+BACKWARD_FEATURES = ("alibi", "deterministic")
 
 # CPU seconds of one translation unit for one architecture: parsing CK-tile for host and device, then the kernel.
 PARSE_SECONDS = 14.0

@@ -1,8 +1,4 @@
-"""The ck backend: composable_kernel's attention on AMD GPUs, compiled when the package is built.
-
-Its dropout has a generator of its own (Philox inside of CK-tile, with 8 bits an element, so that ``dropout_p`` is
-rounded to 1/255): a seed drops other elements than on the other backends.
-"""
+"""The ck backend: composable_kernel's attention on AMD GPUs, compiled when the package is built."""
 
 from __future__ import annotations
 
@@ -53,9 +49,6 @@ class CKBackend(Backend):
             f"head dims that are no multiple of {_HEAD_DIM_MULTIPLE}": spec.head_dim % _HEAD_DIM_MULTIPLE != 0
             or spec.head_dim_v % _HEAD_DIM_MULTIPLE != 0,
             "no backward of softcap": spec.needs_backward and spec.softcap > 0,
-            "no backward of dropout and deterministic": spec.needs_backward
-            and spec.deterministic
-            and spec.dropout_p > 0,
             "no backward of ALiBi and deterministic": spec.needs_backward and spec.deterministic and spec.has_alibi,
             f"page sizes that are no multiple of {_PAGE_MULTIPLE}": spec.page_size % _PAGE_MULTIPLE != 0,
             f"pages and cache_batch_idx with head dims other than {', '.join(str(dim) for dim in _SPLIT_HEAD_DIMS)}": (
@@ -68,8 +61,8 @@ class CKBackend(Backend):
             "no leftpad_k": spec.has_leftpad_k,
             "no attention sink": spec.has_sink,
             "no attention probabilities": spec.return_attn_probs,
-            "one of softcap, ALiBi and dropout at a time": (spec.softcap > 0) + spec.has_alibi + (spec.dropout_p > 0)
-            > 1,
+            "no dropout in this version": spec.dropout_p > 0,
+            "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,
             "varlen queries and keys come together": spec.kv_layout != "paged"
             and spec.varlen_q != (spec.kv_layout == "varlen"),
         }
