@@ -9,6 +9,7 @@ import torch
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends import ck_library, ck_split
 from flash_attn.backends.ck import CKBackend
+from flash_attn.backends.ck_tensors import aligned
 from flash_attn.testing import AttentionCase, make_attention
 
 CASE = AttentionCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16, backward=False)
@@ -86,6 +87,15 @@ def test_a_library_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert CKBackend().machine_reasons(torch.device("cuda"))[0].startswith("CK kernels do not load (")
     ck_library.loading_reasons.cache_clear()
+
+
+def test_only_rows_that_no_load_can_begin_at_are_copied() -> None:
+    whole = torch.zeros(2, 6, 3, 24, dtype=torch.float16)
+    for x in (whole, whole[:, ::2], whole[..., 8:16], whole.transpose(1, 2), whole[:, :1]):
+        assert aligned(x) is x
+    for x in (whole[..., 4:12], torch.zeros(2, 6, 3, 20, dtype=torch.float16)[..., :8]):
+        assert aligned(x) is not x
+        assert torch.equal(aligned(x), x)
 
 
 def test_merged_splits_are_the_softmax_over_all_keys() -> None:

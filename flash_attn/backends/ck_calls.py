@@ -8,6 +8,7 @@ from torch import Tensor
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends import ck_library, ck_split
 from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
+from flash_attn.backends.ck_tensors import aligned, slopes
 from flash_attn.backends.simulation import launching
 
 
@@ -59,7 +60,7 @@ def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None)
     softmax_lse = q.new_empty(lse_shape, dtype=torch.float32)
     if inputs.k.numel() == 0:
         return ForwardResult(out.zero_(), softmax_lse.fill_(-torch.inf))
-    tensors = (q, inputs.k, inputs.v, out, softmax_lse, *_optional_tensors(spec, inputs))
+    tensors = (aligned(q), aligned(inputs.k), aligned(inputs.v), out, softmax_lse, *_optional_tensors(spec, inputs))
     with launching(simulated, tensors):
         torch.ops.flash_attn_ck.forward(*tensors, *_numbers(spec, inputs))
     return ForwardResult(out, softmax_lse)
@@ -95,7 +96,7 @@ def _gradients(
     softmax_d: Tensor,
     simulated: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = inputs.q, inputs.k, inputs.v
+    q, k, v, dout = aligned(inputs.q), aligned(inputs.k), aligned(inputs.v), aligned(dout)
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     splits = 1
@@ -154,7 +155,7 @@ def _optional_tensors(spec: AttentionSpec, inputs: AttentionInputs) -> tuple[Ten
         inputs.cu_seqlens_q,
         inputs.cu_seqlens_k,
         inputs.seqused_k,
-        ck_split.slopes(inputs),
+        slopes(inputs),
         inputs.rng_state if spec.dropout_p > 0 else None,
     )
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, ForwardResult
+from flash_attn.backends.ck_tensors import aligned, slopes
 from flash_attn.backends.simulation import launching
 
 _QUERIES = 64  # of a tile
@@ -29,7 +30,7 @@ def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None,
     if capacity == 0 or k.numel() == 0:
         return merge(out.zero_(), softmax_lse.fill_(-torch.inf), q.dtype)
     tensors = (
-        *(q, k, inputs.v, out, softmax_lse),
+        *(aligned(q), aligned(k), aligned(inputs.v), out, softmax_lse),
         _clamped(inputs.seqused_k, capacity),
         _clamped(inputs.cache_batch_idx, k.shape[0] - 1),
         _clamped(inputs.block_table, k.shape[0] - 1),
@@ -49,11 +50,6 @@ def merge(out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult
     weights = torch.exp(softmax_lse - total.masked_fill(total == -torch.inf, 0.0))
     merged = (out * weights.transpose(-1, -2).unsqueeze(-1)).sum(0)
     return ForwardResult(merged.to(dtype), total)
-
-
-def slopes(inputs: AttentionInputs) -> Tensor | None:
-    """ALiBi slopes as the kernels read them."""
-    return None if inputs.alibi_slopes is None else inputs.alibi_slopes.float().contiguous()
 
 
 def _splits(q: Tensor, capacity: int, block: int, simulated: str | None) -> int:
