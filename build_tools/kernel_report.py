@@ -1,7 +1,8 @@
-"""Registers, spills, LDS, occupancy and matrix instructions of compiled kernels, as a Markdown table.
+"""Registers, spills, LDS, occupancy and instructions of compiled kernels, as a Markdown table.
 
 The figures are the compiler's own: its remarks, kept beside each object, and the disassembly of the code object. A
-cell is empty where the architecture has no such thing, as AGPRs on gfx12.
+cell is empty where the architecture has no such thing, as AGPRs on gfx12. Scratch may be reserved and never used:
+scratch instructions tell (gfx90a has others for it, so there the reserved bytes do).
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from csrc_ck.generate import Selection
 
-from .detect import Detection
+from .detect import Detection, Rocm
 from .errors import BuildError
 from .programs import find, run
 
@@ -26,31 +27,41 @@ _FIGURES = {
     "LDS B": "LDS Size [bytes/block]",
     "waves/SIMD": "Occupancy [waves/SIMD]",
 }
+_INSTRUCTIONS = {
+    "matrix instructions": r"\bv_(?:mfma|smfmac|wmma|swmmac)_",
+    "scratch instructions": r"\bscratch_(?:load|store)_",
+}
 
 
 def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
     """Return a row for each kernel and architecture.
 
     Raises:
-        BuildError: there is no llvm-objdump beside the compiler or on PATH.
+        BuildError: there is no llvm-objdump beside the compiler.
     """
     assert detection.rocm
-    compiler = detection.rocm.compiler
-    folders = [compiler.path.parent, compiler.path.resolve().parent, detection.rocm.path / "llvm" / "bin"]
-    objdump = next((found for place in folders if (found := find("llvm-objdump", str(place)))), None)
-    if objdump is None:
-        raise BuildError(f"no llvm-objdump in {', '.join(str(place) for place in folders)}")
-    header = ["kernel", "arch", *_FIGURES, "matrix instructions", "CPU seconds"]
+    compiler, objdump = detection.rocm.compiler, find_objdump(detection.rocm)
+    header = ["kernel", "arch", *_FIGURES, *_INSTRUCTIONS, "CPU seconds"]
     lines = [f"compiler: {compiler.path.name} {compiler.version}", "", _row(header), _row(["---"] * len(header))]
     for selection in selections:
         stem = folder / f"{selection.instance.name}.o"
         remarks, seconds = read_remarks(Path(f"{stem}.remarks").read_text(encoding="utf-8"))
         images = dict(code_objects(stem.read_bytes()))
         for arch, figures in zip(selection.archs, remarks, strict=True):
-            matrix = _matrix_instructions(objdump, images[arch])
-            cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values()), str(matrix)]
-            lines.append(_row([*cells, seconds]))
+            counts = count_instructions(objdump, images[arch])
+            cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values())]
+            lines.append(_row([*cells, *(str(count) for count in counts.values()), seconds]))
     return "\n".join(lines)
+
+
+def find_objdump(rocm: Rocm) -> Path:
+    """Return the llvm-objdump of ROCm's compiler; BuildError if there is none."""
+    compiler = rocm.compiler.path
+    folders = [compiler.parent, compiler.resolve().parent, rocm.path / "llvm" / "bin"]
+    objdump = next((found for place in folders if (found := find("llvm-objdump", str(place)))), None)
+    if objdump is None:
+        raise BuildError(f"no llvm-objdump in {', '.join(str(place) for place in folders)}")
+    return objdump
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -91,11 +102,12 @@ def code_objects(file: bytes) -> Iterator[tuple[str, bytes]]:
         start = file.find(_MAGIC, start + 1)
 
 
-def _matrix_instructions(objdump: Path, image: bytes) -> int:
+def count_instructions(objdump: Path, image: bytes) -> dict[str, int]:
+    """Return how many instructions of each kind a code object has."""
     with tempfile.NamedTemporaryFile(suffix=".co") as file:
         file.write(image)
         file.flush()
         text, problem = run(objdump, "--disassemble", "--no-show-raw-insn", file.name)
     if problem:
         raise BuildError(problem)
-    return len(re.findall(r"\bv_(?:mfma|smfmac|wmma|swmmac)_", text))
+    return {kind: len(re.findall(pattern, text)) for kind, pattern in _INSTRUCTIONS.items()}
