@@ -24,9 +24,9 @@ BACKWARD_FEATURES = ("alibi", "deterministic")
 
 # CPU seconds of one translation unit for one architecture: parsing CK-tile for host and device, then the kernel.
 PARSE_SECONDS = 14.0
-FORWARD_SECONDS = {32: 10.0, 64: 12.0, 128: 16.0, 256: 40.0}
-SPLIT_SECONDS = {64: 14.0, 128: 16.0, 256: 40.0}
-BACKWARD_SECONDS = {32: 20.0, 64: 30.0, 128: 36.0, 256: 60.0}
+FORWARD_SECONDS = {32: 8.0, 64: 8.0, 128: 13.0, 256: 18.0}
+SPLIT_SECONDS = {64: 6.0, 128: 8.0, 256: 16.0}
+BACKWARD_SECONDS = {32: 15.0, 64: 20.0, 128: 26.0, 256: 35.0}
 
 
 @dataclass(frozen=True)
