@@ -82,8 +82,8 @@ inline Strides strides_of(const Tensor& tensor, const char* name) {
     if (dim < 0 || tensor.size(dim) <= 1) return 0;
     const int64_t value = tensor.stride(dim);
     if (value % elements != 0) {
-      fail(name, " has stride ", value, " in dimension ", dim, "; native kernels read multiples of ",
-           elements, ": make it contiguous");
+      fail(name, " has stride ", value, " in dimension ", dim,
+           "; native kernels read multiples of ", elements, ": make it contiguous");
     }
     return to_int32(value, "a stride");
   };
