@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from flash_attn import dispatch
+from flash_attn.argument_checks import MAX_HEAD_DIM, check_qv
 from flash_attn.validation import attention_request
 
-REQUEST_LENGTH = 24
+BACKEND = 23
+"""Position of the backend's name in a request; the optional arguments behind it start with q_descale."""
+_SEQUSED_Q = 28
 
 
 def last_dim_contiguous(x: Tensor) -> Tensor:
@@ -18,28 +21,36 @@ def last_dim_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def forward_operator(request: tuple[Any, ...]) -> Any:
+    """``flash_attn::forward``, or ``forward_extended`` where a request goes on behind the backend's name."""
+    operators = torch.ops.flash_attn
+    return operators.forward.default if len(request) == BACKEND + 1 else operators.forward_extended.default
+
+
 def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     """Keep what the backward reads; the backend is chosen here, so that it is never chosen again."""
     out, softmax_lse, probs = output
-    spec, given = attention_request(*inputs[:-1])
-    chosen = dispatch.select(spec, given.q.device, inputs[-1] or dispatch.requested())
+    spec, given = attention_request(*inputs[:BACKEND], *inputs[BACKEND + 1 :])
+    chosen = dispatch.select(spec, given.q.device, inputs[BACKEND] or dispatch.requested())
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(probs)
-    ctx.save_for_backward(*inputs[:5], *inputs[7:13], out, softmax_lse)
-    ctx.scalars = (inputs[5:7], inputs[13:-1], chosen.name)
+    ctx.save_for_backward(*inputs[:5], *inputs[7:13], given.seqused_q, out, softmax_lse)
+    ctx.scalars = (len(inputs), inputs[5:7], inputs[13:BACKEND], spec.attention_chunk, chosen.name)
 
 
 def gradients(ctx: Any, dout: Tensor | None, dlse: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     """Gradients of q, k, v and learnable_sink from those of out and softmax_lse."""
-    *tensors, out, softmax_lse = ctx.saved_tensors
-    lengths, options, backend = ctx.scalars
+    *tensors, seqused_q, out, softmax_lse = ctx.saved_tensors
+    arguments, lengths, options, attention_chunk, backend = ctx.scalars
     if dout is None:
         dout = torch.zeros_like(out)
     request = (*tensors[:5], *lengths, *tensors[5:], *options, backend)
+    if seqused_q is not None or attention_chunk > 0:
+        request += (None, None, None, None, seqused_q, attention_chunk)
     transformed = torch._C._are_functorch_transforms_active()
     backward_op = _TransformedBackward.apply if transformed else torch.ops.flash_attn.backward.default
     dq, dk, dv, softmax_d = backward_op(last_dim_contiguous(dout), dlse, out, softmax_lse, *request)
-    grads: list[Tensor | None] = [None] * REQUEST_LENGTH
+    grads: list[Tensor | None] = [None] * arguments
     grads[:3] = dq, dk, dv
     sink = request[11]
     if sink is not None:
@@ -48,11 +59,29 @@ def gradients(ctx: Any, dout: Tensor | None, dlse: Tensor | None, _: Tensor | No
 
 
 def _sink_gradient(sink: Tensor, softmax_lse: Tensor, softmax_d: Tensor) -> Tensor:
-    """A sink takes probability ``exp(sink - lse)`` of every row and gives nothing to the output."""
+    """A sink takes probability ``exp(sink - lse)`` of every row and gives nothing to the output.
+
+    With a sink only rows outside of every sequence have an lse of ``-inf``.
+    """
     heads_last = softmax_lse.transpose(-1, -2)
-    probability = torch.exp(sink.float() - heads_last)
+    probability = torch.exp(sink.float() - heads_last).masked_fill(heads_last == float("-inf"), 0.0)
     rows = tuple(range(heads_last.dim() - 1))
     return -(probability * softmax_d.transpose(-1, -2)).sum(rows).to(sink.dtype)
+
+
+def fold_qv(q: Tensor, k: Tensor, v: Tensor, qv: Tensor, softmax_scale: float | None) -> tuple[Tensor, Tensor, float]:
+    """q beside qv, k beside v, and the scale: scores ``q.k + qv.v`` as one product that every backward knows."""
+    check_qv(qv, q, v.shape[-1])
+    if k.dim() != v.dim() or k.shape[:-1] != v.shape[:-1]:
+        raise ValueError(f"v: got shape {tuple(v.shape)}; accepted is {tuple(k.shape[:-1])} of k, then any head_dim")
+    together = q.shape[-1] + qv.shape[-1]
+    if together > MAX_HEAD_DIM:
+        raise ValueError(
+            f"qv: got head_dim {qv.shape[-1]} beside {q.shape[-1]} of q where gradients are needed; accepted are "
+            f"{MAX_HEAD_DIM} together"
+        )
+    scale = float(together) ** -0.5 if softmax_scale is None else softmax_scale
+    return torch.cat([q, qv], -1), torch.cat([k, v], -1), scale
 
 
 def no_second_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -68,7 +97,7 @@ class EagerAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *request: Any) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            output: tuple[Tensor, Tensor, Tensor] = torch.ops.flash_attn.forward.default(*request)
+            output: tuple[Tensor, Tensor, Tensor] = forward_operator(request)(*request)
         save_for_backward(ctx, request, output)
         return output
 
@@ -88,14 +117,15 @@ def _fold_into_batch(size: int, x: Any, dim: int | None) -> Any:
 def _vmap(op: Any, first: int, info: Any, in_dims: tuple[int | None, ...], args: tuple[Any, ...]) -> Any:
     """Vmap of a dense call; the request starts at argument ``first``, behind tensors that have a batch too."""
     q, k, v, cu_seqlens, alibi_slopes = first, first + 1, first + 2, first + 3, first + 10
-    per_batch = {*range(first), q, k, v, first + 7, first + 8}
+    extensions = range(first + BACKEND + 1, first + _SEQUSED_Q + 1)
+    per_batch = {*range(first), q, k, v, first + 7, first + 8, *extensions}
     if args[alibi_slopes] is not None and args[alibi_slopes].dim() - (in_dims[alibi_slopes] is not None) == 2:
         per_batch.add(alibi_slopes)
     stray = any(dim is not None for i, dim in enumerate(in_dims) if i not in per_batch)
     if args[cu_seqlens] is not None or args[first + 9] is not None or stray:
         raise NotImplementedError(
-            "vmap over flash_attn supports dense calls, mapped in q, k, v, seqused_k, leftpad_k and alibi_slopes "
-            "of shape (batch, nheads)"
+            "vmap over flash_attn supports dense calls, mapped in q, k, v, seqused_q, seqused_k, leftpad_k, the "
+            "descales, qv and alibi_slopes of shape (batch, nheads)"
         )
     size = info.batch_size
     output = op(*(_fold_into_batch(size, x, in_dims[i]) if i in per_batch else x for i, x in enumerate(args)))
@@ -104,8 +134,8 @@ def _vmap(op: Any, first: int, info: Any, in_dims: tuple[int | None, ...], args:
 
 
 def vmap_forward(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-    """Vmap rule of ``flash_attn::forward``."""
-    return _vmap(torch.ops.flash_attn.forward, 0, info, in_dims, args)
+    """Vmap rule of ``flash_attn::forward`` and ``forward_extended``."""
+    return _vmap(forward_operator(args), 0, info, in_dims, args)
 
 
 def vmap_backward(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
@@ -118,7 +148,7 @@ class TransformedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output: tuple[Tensor, Tensor, Tensor] = torch.ops.flash_attn.forward.default(*request)
+        output: tuple[Tensor, Tensor, Tensor] = forward_operator(request)(*request)
         return output
 
     setup_context = staticmethod(save_for_backward)

@@ -1,4 +1,7 @@
-"""The torch.library operators ``flash_attn::forward``, ``backward`` and ``with_kvcache``.
+"""The torch.library operators ``flash_attn::forward``, ``forward_extended``, ``backward`` and ``with_kvcache``.
+
+``forward_extended`` is ``forward`` with the arguments that FlashAttention-3 adds: an operator pays for each argument of
+its schema at every call, given or not.
 
 The operators validate, choose the backend and call it, so that every way in (the public functions, the
 private names, ``torch.ops``, a compiled graph) is checked by the same code. Autocast does not touch them:
@@ -16,9 +19,11 @@ from torch import Tensor
 from flash_attn import dispatch
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.autograd import (
+    BACKEND,
     EagerAttention,
     RefuseBackward,
     TransformedAttention,
+    fold_qv,
     gradients,
     last_dim_contiguous,
     no_second_backward,
@@ -26,7 +31,7 @@ from flash_attn.autograd import (
     vmap_backward,
     vmap_forward,
 )
-from flash_attn.backends.base import ForwardResult
+from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult
 from flash_attn.backends.dropout import new_rng_state
 from flash_attn.validation import attention_request, check_backward, check_tensors, decode_request, window_bounds
 from flash_attn.value_checks import check_attention_values, check_decode_values
@@ -38,10 +43,15 @@ _REQUEST = (
     "bool causal, SymInt window_size_left, SymInt window_size_right, float softcap, bool deterministic, "
     "bool return_attn_probs, int num_splits, bool needs_backward, str backend"
 )
+_EXTENDED = (
+    f"{_REQUEST}, Tensor? q_descale=None, Tensor? k_descale=None, Tensor? v_descale=None, Tensor? qv=None, "
+    "Tensor? seqused_q=None, int attention_chunk=0"
+)
 _LIBRARY = torch.library.Library("flash_attn", "FRAGMENT")
-_LIBRARY.define(f"forward({_REQUEST}) -> (Tensor out, Tensor softmax_lse, Tensor attn_probs)")
+for _name, _schema in (("forward", _REQUEST), ("forward_extended", _EXTENDED)):
+    _LIBRARY.define(f"{_name}({_schema}) -> (Tensor out, Tensor softmax_lse, Tensor attn_probs)")
 _LIBRARY.define(
-    f"backward(Tensor dout, Tensor? dlse, Tensor out, Tensor softmax_lse, {_REQUEST}) "
+    f"backward(Tensor dout, Tensor? dlse, Tensor out, Tensor softmax_lse, {_EXTENDED}) "
     "-> (Tensor dq, Tensor dk, Tensor dv, Tensor softmax_d)"
 )
 _LIBRARY.define(
@@ -49,34 +59,47 @@ _LIBRARY.define(
     "Tensor? rotary_sin, Tensor? cache_seqlens, Tensor? cache_batch_idx, Tensor? cache_leftpad, "
     "Tensor? block_table, Tensor? alibi_slopes, Tensor? learnable_sink, float? softmax_scale, bool causal, "
     "SymInt window_size_left, SymInt window_size_right, float softcap, bool rotary_interleaved, "
-    "int num_splits, str backend) -> (Tensor out, Tensor softmax_lse)"
+    "int num_splits, str backend, Tensor? q_descale=None, Tensor? k_descale=None, Tensor? v_descale=None, "
+    "Tensor? qv=None, Tensor? cu_seqlens_q=None, SymInt max_seqlen_q=0, Tensor? cu_seqlens_k_new=None, "
+    "Tensor? rotary_seqlens=None, int attention_chunk=0) -> (Tensor out, Tensor softmax_lse)"
 )
 _FORWARD = torch.ops.flash_attn.forward.default
+_DECODE_BACKEND = 20
+"""Position of ``backend`` in a decoding request. What follows may be missing: the dispatcher drops defaults."""
+
+
+def _attention_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, AttentionInputs]:
+    return attention_request(*request[:BACKEND], *request[BACKEND + 1 :])
+
+
+def _decode_request(request: tuple[Any, ...]) -> tuple[AttentionSpec, DecodeInputs]:
+    return decode_request(*request[:_DECODE_BACKEND], *request[_DECODE_BACKEND + 1 :])
 
 
 def _forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
-    spec, inputs = attention_request(*request[:-1])
+    plain = len(request) == BACKEND + 1
+    spec, inputs = attention_request(*request[:-1]) if plain else _attention_request(request)
     check_attention_values(inputs)
-    chosen = dispatch.select(spec, inputs.q.device, request[-1] or dispatch.requested())
+    chosen = dispatch.select(spec, inputs.q.device, request[BACKEND] or dispatch.requested())
     result = chosen.forward(spec, inputs)
-    probs = inputs.q.new_empty(0) if result.attn_probs is None else result.attn_probs
+    probs = result.out.new_empty(0) if result.attn_probs is None else result.attn_probs
     return result.out, result.softmax_lse, probs
 
 
 def _backward(
     dout: Tensor, dlse: Tensor | None, out: Tensor, softmax_lse: Tensor, *request: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    spec, inputs = attention_request(*request[:-1])
+    spec, inputs = _attention_request(request)
     check_attention_values(inputs)
     check_backward(spec, inputs, dout, dlse, out, softmax_lse)
-    chosen = dispatch.select(spec, inputs.q.device, request[-1] or dispatch.requested())
+    chosen = dispatch.select(spec, inputs.q.device, request[BACKEND] or dispatch.requested())
     return chosen.backward(spec, inputs, ForwardResult(out, softmax_lse), dout, dlse)
 
 
 def _with_kvcache(*request: Any) -> tuple[Tensor, Tensor]:
-    spec, inputs = decode_request(*request[:-1])
+    spec, inputs = _decode_request(request)
     check_decode_values(inputs)
-    chosen = dispatch.select(spec, inputs.q.device, request[-1] or dispatch.requested())
+    chosen = dispatch.select(spec, inputs.q.device, request[_DECODE_BACKEND] or dispatch.requested())
     result = chosen.decode(spec, inputs)
     return result.out, result.softmax_lse
 
@@ -86,29 +109,29 @@ def _lse_shape(spec: AttentionSpec, q: Tensor) -> tuple[int, ...]:
 
 
 def _fake_outputs(spec: AttentionSpec, q: Tensor) -> tuple[Tensor, Tensor]:
-    out = q.new_empty((*q.shape[:-1], spec.head_dim_v))
+    out = q.new_empty((*q.shape[:-1], spec.head_dim_v), dtype=spec.out_dtype)
     return out, q.new_empty(_lse_shape(spec, q), dtype=torch.float32)
 
 
 def _fake_forward(*request: Any) -> tuple[Tensor, Tensor, Tensor]:
-    spec, inputs = attention_request(*request[:-1])
+    spec, inputs = _attention_request(request)
     probs_shape: tuple[int, ...] = (0,)
     if spec.return_attn_probs:
         probs_shape = (inputs.batch_size, spec.nheads_q, inputs.max_seqlen_q, inputs.max_seqlen_k)
-    return *_fake_outputs(spec, inputs.q), inputs.q.new_empty(probs_shape)
+    return *_fake_outputs(spec, inputs.q), inputs.q.new_empty(probs_shape, dtype=spec.out_dtype)
 
 
 def _fake_backward(
     dout: Tensor, dlse: Tensor | None, out: Tensor, softmax_lse: Tensor, *request: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    spec, inputs = attention_request(*request[:-1])
+    spec, inputs = _attention_request(request)
     check_backward(spec, inputs, dout, dlse, out, softmax_lse)
     dq, dk, dv = (x.new_empty(x.shape) for x in (inputs.q, inputs.k, inputs.v))
     return dq, dk, dv, softmax_lse.new_empty(softmax_lse.shape)
 
 
 def _fake_with_kvcache(*request: Any) -> tuple[Tensor, Tensor]:
-    spec, inputs = decode_request(*request[:-1])
+    spec, inputs = _decode_request(request)
     return _fake_outputs(spec, inputs.q)
 
 
@@ -134,15 +157,25 @@ def attention(
     deterministic: bool = False,
     return_attn_probs: bool = False,
     num_splits: int = 0,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    qv: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    attention_chunk: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable attention: ``(out, softmax_lse, attn_probs)``.
 
     Arguments mean what :func:`flash_attn.flash_attn_varlen_func` says of them; without ``cu_seqlens`` they are
     those of :func:`flash_attn.flash_attn_func`. ``rng_state`` is drawn when dropout needs one and none is given.
+    The last six are those of :func:`flash_attn.flash_attn_3_interface.flash_attn_varlen_func`.
     """
     check_tensors(q, k, v)
     if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
         q, k, v = last_dim_contiguous(q), last_dim_contiguous(k), last_dim_contiguous(v)
+    if qv is not None and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, qv)):
+        q, k, softmax_scale = fold_qv(q, k, v, qv, softmax_scale)
+        qv = None
     if dropout_p > 0 and rng_state is None:
         rng_state = new_rng_state(q.device)
     needs_grad = torch.is_grad_enabled() and (
@@ -152,7 +185,7 @@ def attention(
         or (learnable_sink is not None and learnable_sink.requires_grad)
     )
     window_left, window_right = window_bounds(window_size)
-    request = (
+    request: tuple[Any, ...] = (
         q,
         k,
         v,
@@ -178,16 +211,21 @@ def attention(
         needs_grad,
         dispatch.requested(),
     )
+    operator = _FORWARD
+    if not (q_descale is k_descale is v_descale is qv is seqused_q is None and attention_chunk == 0):
+        operator = torch.ops.flash_attn.forward_extended.default
+        qv = None if qv is None else last_dim_contiguous(qv)
+        request += (q_descale, k_descale, v_descale, qv, seqused_q, attention_chunk)
     output: tuple[Tensor, Tensor, Tensor]
     if torch._C._are_functorch_transforms_active():
         output = TransformedAttention.apply(*request)
     elif torch.compiler.is_compiling():
-        output = _FORWARD(*request)
+        output = operator(*request)
     elif needs_grad:
         output = EagerAttention.apply(*request)
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            output = _FORWARD(*request)
+            output = operator(*request)
     return output
 
 
@@ -210,6 +248,8 @@ def attention_backward(
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
     deterministic: bool = False,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients outside of autograd: ``(dq, dk, dv, softmax_d)`` of :func:`attention` with these arguments."""
     window_left, window_right = window_bounds(window_size)
@@ -225,7 +265,7 @@ def attention_backward(
         cu_seqlens_k,
         max_seqlen_q,
         max_seqlen_k,
-        None,
+        seqused_k,
         None,
         None,
         alibi_slopes,
@@ -242,6 +282,7 @@ def attention_backward(
         0,
         True,
         dispatch.requested(),
+        seqused_q=seqused_q,
     )
     return grads
 
@@ -266,14 +307,25 @@ def decode(
     softcap: float = 0.0,
     rotary_interleaved: bool = True,
     num_splits: int = 0,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    qv: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    max_seqlen_q: int = 0,
+    cu_seqlens_k_new: Tensor | None = None,
+    rotary_seqlens: Tensor | None = None,
+    attention_chunk: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Attention to a KV cache that changes in place: ``(out, softmax_lse)``, neither of them differentiable.
 
-    Arguments mean what :func:`flash_attn.flash_attn_with_kvcache` says of them.
+    Arguments mean what :func:`flash_attn.flash_attn_with_kvcache` says of them, and from ``q_descale`` on what
+    :func:`flash_attn.flash_attn_3_interface.flash_attn_with_kvcache` says.
     """
     check_tensors(q, k_cache, v_cache)
     if isinstance(cache_seqlens, int):
-        cache_seqlens = torch.full((q.shape[0],), cache_seqlens, dtype=torch.int32, device=q.device)
+        batch_size = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+        cache_seqlens = torch.full((batch_size,), cache_seqlens, dtype=torch.int32, device=q.device)
     window_left, window_right = window_bounds(window_size)
     with torch.no_grad():
         output: tuple[Tensor, Tensor] = torch.ops.flash_attn.with_kvcache.default(
@@ -298,8 +350,17 @@ def decode(
             rotary_interleaved,
             num_splits,
             dispatch.requested(),
+            q_descale,
+            k_descale,
+            v_descale,
+            None if qv is None else last_dim_contiguous(qv),
+            cu_seqlens_q,
+            max_seqlen_q,
+            cu_seqlens_k_new,
+            rotary_seqlens,
+            attention_chunk,
         )
-    differentiable = [x for x in (q, k_cache, v_cache, k, v, learnable_sink) if x is not None and x.requires_grad]
+    differentiable = [x for x in (q, k_cache, v_cache, k, v, learnable_sink, qv) if x is not None and x.requires_grad]
     if differentiable and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         output = RefuseBackward.apply(*output, *differentiable)
     return output
@@ -319,14 +380,20 @@ _AUTOCAST_KEYS = ("AutocastCPU", "AutocastCUDA")
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.AutocastCUDA
 )
-for _name, _kernel in (("forward", _forward), ("backward", _backward), ("with_kvcache", _with_kvcache)):
+for _name, _kernel in (
+    ("forward", _forward),
+    ("forward_extended", _forward),
+    ("backward", _backward),
+    ("with_kvcache", _with_kvcache),
+):
     _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
     for _key in _AUTOCAST_KEYS:
         _LIBRARY.impl(_name, _without_autocast(getattr(torch.ops.flash_attn, _name).default), _key)
-torch.library.register_fake("flash_attn::forward", _fake_forward, lib=_LIBRARY)
+for _name in ("flash_attn::forward", "flash_attn::forward_extended"):
+    torch.library.register_fake(_name, _fake_forward, lib=_LIBRARY)
+    torch.library.register_autograd(_name, gradients, setup_context=save_for_backward, lib=_LIBRARY)
+    torch.library.register_vmap(_name, vmap_forward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_fake("flash_attn::with_kvcache", _fake_with_kvcache, lib=_LIBRARY)
-torch.library.register_autograd("flash_attn::forward", gradients, setup_context=save_for_backward, lib=_LIBRARY)
 torch.library.register_autograd("flash_attn::backward", no_second_backward, lib=_LIBRARY)
-torch.library.register_vmap("flash_attn::forward", vmap_forward, lib=_LIBRARY)
 torch.library.register_vmap("flash_attn::backward", vmap_backward, lib=_LIBRARY)

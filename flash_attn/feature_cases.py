@@ -80,6 +80,15 @@ def _dtype(dtype: torch.dtype) -> Feature:
     return Feature(f"dtype {name}", replace(_ATTENTION, dtype=dtype), any_dtype=False)
 
 
+def _fp8(name: str, dtype: torch.dtype = torch.bfloat16, **changes: object) -> Feature:
+    base = replace(_ATTENTION, dtype=dtype, backward=False, causal=True, nheads_q=8, nheads_k=2)
+    return replace(_attention(f"fp8: {name}", base, **changes), any_dtype=False)
+
+
+def _fp8_decode(name: str, base: DecodeCase = _DECODE, **changes: object) -> Feature:
+    return replace(_decode(f"fp8: {name}", base, **changes), any_dtype=False)
+
+
 def _head_dim(head_dim: int) -> Feature:
     return _attention(f"head_dim {head_dim}", head_dim=head_dim, head_dim_v=head_dim, nheads_q=2, nheads_k=2)
 
@@ -113,6 +122,15 @@ FEATURES: tuple[Feature, ...] = (
     _attention("varlen, paged", _PAGED, causal=True),
     _attention("varlen, seqused_k", _VARLEN, seqused=True, backward=False),
     _attention("varlen, leftpad_k", _VARLEN, leftpad=True, backward=False),
+    _attention("varlen, seqused_q", _VARLEN, seqused_q=True, causal=True),
+    _attention("attention_chunk", attention_chunk=32),
+    _attention("attention_chunk, causal", attention_chunk=64, causal=True),
+    _attention("qv", qv=True, backward=False),
+    _fp8("e4m3fn", torch.float8_e4m3fn),
+    _fp8("e4m3fnuz", torch.float8_e4m3fnuz),
+    _fp8("e5m2", torch.float8_e5m2),
+    _fp8("descales", torch.float8_e4m3fn, descale=True),
+    _fp8("bfloat16 q, e4m3fn k and v, descales", kv_dtype=torch.float8_e4m3fn, descale=True),
     _decode("cache only"),
     _decode("several queries", seqlen_q=5),
     _decode("several queries, not causal", seqlen_q=5, causal=False),
@@ -132,4 +150,13 @@ FEATURES: tuple[Feature, ...] = (
     _decode("softcap", softcap=2.0),
     _decode("ALiBi (nheads,)", alibi_dims=1),
     _decode("ALiBi (batch, nheads)", alibi_dims=2),
+    _decode("ragged queries", seqlens_q=(3, 5)),
+    _decode("ragged append", _APPEND, seqlens_q=(3, 5), seqlens_new=(1, 4)),
+    _decode("rotary_seqlens", _APPEND, rotary_dim=64, rotary_offset=9),
+    _decode("qv", qv=True),
+    _decode("attention_chunk", attention_chunk=64, seqlen_q=5),
+    _fp8_decode("e4m3fn cache, bfloat16 q, descales", kv_dtype=torch.float8_e4m3fn, descale=True),
+    _fp8_decode("e4m3fn cache, bfloat16 q, append", base=_APPEND, kv_dtype=torch.float8_e4m3fn, descale=True),
+    _fp8_decode("e4m3fn cache, e4m3fn q, descales", dtype=torch.float8_e4m3fn, descale=True),
+    _fp8_decode("e4m3fnuz cache, bfloat16 q, paged", kv_dtype=torch.float8_e4m3fnuz, descale=True, page_size=16),
 )

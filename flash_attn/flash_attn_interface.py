@@ -52,7 +52,9 @@ def flash_attn_func(
     Follows FlashAttention-2 (Dao 2023, arXiv 2307.08691). Every row that sees no key gives 0.
 
     Args:
-        q: ``(batch, seqlen_q, nheads, head_dim)``, fp16, bf16, fp32 or fp64; head_dim 1 to 512.
+        q: ``(batch, seqlen_q, nheads, head_dim)``, fp16, bf16, fp32 or fp64; head_dim 1 to 512. Forward only, q, k
+            and v may be fp8 (``torch.float8_e4m3fn``, ``e4m3fnuz``, ``e5m2``), and k and v alone may; the output is
+            bf16 where q is fp8. :mod:`flash_attn.flash_attn_3_interface` takes scales for them.
         k: ``(batch, seqlen_k, nheads_k, head_dim)``; nheads_k divides nheads, and query head ``h`` reads head
             ``h // (nheads // nheads_k)`` (multi-query and grouped-query attention).
         v: ``(batch, seqlen_k, nheads_k, head_dim_v)``; head_dim_v may differ from head_dim.
@@ -343,7 +345,8 @@ def flash_attn_with_kvcache(
     Args:
         q: ``(batch, seqlen_q, nheads, head_dim)``.
         k_cache: ``(batch_cache, seqlen_cache, nheads_k, head_dim)``, or with ``block_table`` pages
-            ``(num_pages, page_size, nheads_k, head_dim)`` of any page size. Changes in place.
+            ``(num_pages, page_size, nheads_k, head_dim)`` of any page size; in the dtype of q or in fp8. Changes in
+            place.
         v_cache: like k_cache, of head dim head_dim_v. Changes in place.
         k: ``(batch, seqlen_new, nheads_k, head_dim)``: keys to append at ``cache_seqlens``.
         v: ``(batch, seqlen_new, nheads_k, head_dim_v)``: values to append; given together with k.

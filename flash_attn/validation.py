@@ -1,23 +1,32 @@
 """The one place that checks arguments: from what a caller passed to a spec and validated inputs.
 
-Shapes, dtypes and devices are checked for real and for fake tensors; the values inside of index tensors are
-checked by :mod:`flash_attn.value_checks`. Wrong dtypes raise ``TypeError``, everything else ``ValueError``;
-a message names the argument, what came and what is accepted.
+Shapes, dtypes and devices are checked for real and for fake tensors, by :mod:`flash_attn.argument_checks`; the values
+inside of index tensors are checked by :mod:`flash_attn.value_checks`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec, KVLayout
+from flash_attn.argument_checks import (
+    check_block_table,
+    check_cumulative,
+    check_device,
+    check_extensions,
+    check_index,
+    check_key_value,
+    check_new_tokens,
+    check_not_negative,
+    check_rank,
+    check_rotary,
+    check_shared,
+    describe,
+)
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec, KVLayout
 from flash_attn.backends.base import AttentionInputs, DecodeInputs
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MAX_HEAD_DIM = 512
 
 
 def attention_request(
@@ -44,46 +53,55 @@ def attention_request(
     return_attn_probs: bool,
     num_splits: int,
     needs_backward: bool,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    qv: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    attention_chunk: int = 0,
 ) -> tuple[AttentionSpec, AttentionInputs]:
-    """Check the arguments of an attention call; they mean what ``flash_attn_varlen_func`` says of them."""
+    """Check the arguments of an attention call.
+
+    They mean what ``flash_attn.flash_attn_varlen_func`` says of them, and from ``q_descale`` on what
+    ``flash_attn.flash_attn_3_interface.flash_attn_varlen_func`` says.
+    """
     varlen_q = cu_seqlens_q is not None
     paged = block_table is not None
     varlen_k = cu_seqlens_k is not None and not paged
     if varlen_q != (cu_seqlens_k is not None):
         raise ValueError("cu_seqlens_q, cu_seqlens_k: got only one of them; accepted are both or neither")
     if q.dim() != (3 if varlen_q else 4):
-        _check_rank("q", q, 3 if varlen_q else 4)
-    nheads_q, nheads_k, head_dim, head_dim_v = _check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
+        check_rank("q", q, 3 if varlen_q else 4)
+    nheads_q, nheads_k, head_dim, head_dim_v = check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
     batch_size = q.shape[0]
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
         batch_size = cu_seqlens_q.shape[0] - 1
-        _check_index("cu_seqlens_q", cu_seqlens_q, q, (batch_size + 1,))
-        _check_index("cu_seqlens_k", cu_seqlens_k, q, (batch_size + 1,))
-        if batch_size < 0:
-            raise ValueError("cu_seqlens_q: got no entry; accepted are batch_size + 1 entries")
-        _check_not_negative("max_seqlen_q", max_seqlen_q)
-        _check_not_negative("max_seqlen_k", max_seqlen_k)
+        check_cumulative("cu_seqlens_q", cu_seqlens_q, q, batch_size)
+        check_cumulative("cu_seqlens_k", cu_seqlens_k, q, batch_size)
+        check_not_negative("max_seqlen_q", max_seqlen_q)
+        check_not_negative("max_seqlen_k", max_seqlen_k)
     else:
         if not paged and k.shape[0] != batch_size:
             raise ValueError(f"k: got batch size {k.shape[0]}; accepted is that of q, {batch_size}")
         max_seqlen_q = q.shape[1]
         max_seqlen_k = k.shape[1] if block_table is None else k.shape[1] * block_table.shape[1]
     if seqused_k is not None:
-        _check_index("seqused_k", seqused_k, q, (batch_size,))
+        check_index("seqused_k", seqused_k, q, (batch_size,))
     if leftpad_k is not None:
-        _check_index("leftpad_k", leftpad_k, q, (batch_size,))
+        check_index("leftpad_k", leftpad_k, q, (batch_size,))
     if block_table is not None:
-        _check_block_table(block_table, q, k, batch_size)
+        check_block_table(block_table, q, k, batch_size)
     if rng_state is not None:
-        _check_device("rng_state", rng_state, q)
+        check_device("rng_state", rng_state, q)
         if rng_state.dtype != torch.int64 or rng_state.shape != (2,):
-            raise ValueError(f"rng_state: got {_describe(rng_state)}; accepted is int64 of shape (2,)")
+            raise ValueError(f"rng_state: got {describe(rng_state)}; accepted is int64 of shape (2,)")
     elif dropout_p > 0:
         raise ValueError(f"rng_state: got None with dropout_p {dropout_p}; accepted is int64 of shape (2,)")
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p: got {dropout_p}; accepted is 0 <= dropout_p < 1")
     layout: KVLayout = "paged" if paged else "varlen" if varlen_k else "dense"
-    scale = _check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits)
+    qv_dim = 0 if qv is None else head_dim_v
+    scale = check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits, qv_dim)
     # By position: this is the way of every call, and keywords double its cost.
     spec = AttentionSpec(
         q.dtype,
@@ -102,10 +120,15 @@ def attention_request(
         learnable_sink is not None,
         seqused_k is not None,
         leftpad_k is not None,
-        needs_backward=needs_backward,
-        deterministic=deterministic,
-        return_attn_probs=return_attn_probs and dropout_p > 0,
-        num_splits=num_splits,
+        False,  # has_cache_batch_idx, and what else decoding has
+        "attention",
+        False,
+        0,
+        True,
+        needs_backward,
+        deterministic,
+        return_attn_probs and dropout_p > 0,
+        num_splits,
     )
     inputs = AttentionInputs(
         q,
@@ -123,7 +146,22 @@ def attention_request(
         learnable_sink,
         rng_state,
     )
-    return spec, inputs
+    plain = q_descale is k_descale is v_descale is qv is seqused_q is None and attention_chunk == 0
+    if plain and k.dtype is q.dtype and not (needs_backward and q.dtype in FP8_DTYPES):
+        return spec, inputs
+    check_extensions(spec, q, k, batch_size, q_descale, k_descale, v_descale, qv, attention_chunk)
+    if seqused_q is not None:
+        check_index("seqused_q", seqused_q, q, (batch_size,))
+    extended = spec._replace(
+        kv_dtype=None if k.dtype == q.dtype else k.dtype,
+        has_descale=not (q_descale is None and k_descale is None and v_descale is None),
+        has_qv=qv is not None,
+        has_seqused_q=seqused_q is not None,
+        attention_chunk=attention_chunk,
+    )
+    return extended, inputs._replace(
+        q_descale=q_descale, k_descale=k_descale, v_descale=v_descale, qv=qv, seqused_q=seqused_q
+    )
 
 
 def decode_request(
@@ -147,31 +185,53 @@ def decode_request(
     softcap: float,
     rotary_interleaved: bool,
     num_splits: int,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    qv: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    max_seqlen_q: int = 0,
+    cu_seqlens_k_new: Tensor | None = None,
+    rotary_seqlens: Tensor | None = None,
+    attention_chunk: int = 0,
 ) -> tuple[AttentionSpec, DecodeInputs]:
-    """Check the arguments of ``flash_attn_with_kvcache``; they mean what it says of them."""
-    _check_rank("q", q, 4)
-    nheads_q, nheads_k, head_dim, head_dim_v = _check_key_value(q, k_cache, v_cache, "k_cache", "v_cache", 4)
-    batch_size = q.shape[0]
+    """Check the arguments of ``flash_attn_with_kvcache``.
+
+    They mean what ``flash_attn`` says of them, and from ``q_descale`` on what ``flash_attn.flash_attn_3_interface``
+    says.
+    """
+    ragged = cu_seqlens_q is not None
+    check_rank("q", q, 3 if ragged else 4)
+    nheads_q, nheads_k, head_dim, head_dim_v = check_key_value(q, k_cache, v_cache, "k_cache", "v_cache", 4)
+    if cu_seqlens_q is None:
+        batch_size, max_seqlen_q = q.shape[0], q.shape[1]
+    else:
+        batch_size = cu_seqlens_q.shape[0] - 1
+        check_cumulative("cu_seqlens_q", cu_seqlens_q, q, batch_size)
+        check_not_negative("max_seqlen_q", max_seqlen_q)
     paged = block_table is not None
     if block_table is not None:
-        _check_block_table(block_table, q, k_cache, batch_size)
+        check_block_table(block_table, q, k_cache, batch_size)
         if cache_batch_idx is not None:
             raise ValueError("cache_batch_idx: got a tensor together with block_table; accepted is one of them")
     elif cache_batch_idx is not None:
-        _check_index("cache_batch_idx", cache_batch_idx, q, (batch_size,))
+        check_index("cache_batch_idx", cache_batch_idx, q, (batch_size,))
     elif k_cache.shape[0] != batch_size:
         raise ValueError(
             f"k_cache: got batch size {k_cache.shape[0]}; accepted is that of q, {batch_size}, "
             "unless cache_batch_idx or block_table is given"
         )
     if cache_seqlens is not None:
-        _check_index("cache_seqlens", cache_seqlens, q, (batch_size,))
+        check_index("cache_seqlens", cache_seqlens, q, (batch_size,))
     if cache_leftpad is not None:
-        _check_index("cache_leftpad", cache_leftpad, q, (batch_size,))
-    _check_new_tokens(q, k_cache, v_cache, k, v, cache_seqlens)
+        check_index("cache_leftpad", cache_leftpad, q, (batch_size,))
+    if rotary_seqlens is not None:
+        check_index("rotary_seqlens", rotary_seqlens, q, (batch_size,))
+    check_new_tokens(q, k_cache, v_cache, k, v, cache_seqlens, cu_seqlens_k_new, batch_size)
     capacity = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
-    rotary_dim = _check_rotary(q, rotary_cos, rotary_sin, cache_seqlens, capacity, k is not None)
-    scale = _check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits)
+    rotary_dim = check_rotary(q, k, rotary_cos, rotary_sin, cache_seqlens, rotary_seqlens, capacity)
+    qv_dim = 0 if qv is None else head_dim_v
+    scale = check_shared(q, batch_size, alibi_slopes, learnable_sink, softmax_scale, softcap, num_splits, qv_dim)
     window_left, window_right = _window(causal, window_size_left, window_size_right)
     spec = AttentionSpec(
         dtype=q.dtype,
@@ -183,6 +243,7 @@ def decode_request(
         window_left=window_left,
         window_right=window_right,
         softcap=softcap,
+        varlen_q=ragged,
         kv_layout="paged" if paged else "dense",
         page_size=int(k_cache.shape[1]) if paged else 0,
         has_alibi=alibi_slopes is not None,
@@ -195,7 +256,14 @@ def decode_request(
         rotary_dim=rotary_dim,
         rotary_interleaved=rotary_interleaved,
         num_splits=num_splits,
+        kv_dtype=None if k_cache.dtype == q.dtype else k_cache.dtype,
+        has_descale=not (q_descale is None and k_descale is None and v_descale is None),
+        has_qv=qv is not None,
+        attention_chunk=attention_chunk,
+        varlen_new=cu_seqlens_k_new is not None,
+        has_rotary_seqlens=rotary_seqlens is not None,
     )
+    check_extensions(spec, q, k_cache, batch_size, q_descale, k_descale, v_descale, qv, attention_chunk)
     inputs = DecodeInputs(
         q,
         k_cache,
@@ -210,6 +278,14 @@ def decode_request(
         block_table,
         alibi_slopes,
         learnable_sink,
+        q_descale,
+        k_descale,
+        v_descale,
+        qv,
+        cu_seqlens_q,
+        max_seqlen_q,
+        cu_seqlens_k_new,
+        rotary_seqlens,
     )
     return spec, inputs
 
@@ -230,9 +306,9 @@ def check_backward(
     for name, tensor, shape, dtype in expected:
         if tensor is None:
             continue
-        _check_device(name, tensor, q)
+        check_device(name, tensor, q)
         if tensor.shape != shape or tensor.dtype != dtype:
-            raise ValueError(f"{name}: got {_describe(tensor)}; accepted is {dtype} of shape {shape}")
+            raise ValueError(f"{name}: got {describe(tensor)}; accepted is {dtype} of shape {shape}")
 
 
 def check_tensors(q: Any, k: Any, v: Any) -> None:
@@ -244,7 +320,7 @@ def check_tensors(q: Any, k: Any, v: Any) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
         if value.dim() < 3:
-            _check_rank(name, value, 4)
+            check_rank(name, value, 4)
 
 
 def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
@@ -258,7 +334,7 @@ def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
 def check_gradient_buffer(name: str, buffer: Tensor | None, like: Tensor) -> None:
     """Check a buffer that a caller gave for the gradient of ``like``."""
     if buffer is not None and (buffer.shape != like.shape or buffer.dtype != like.dtype):
-        raise ValueError(f"{name}: got {_describe(buffer)}; accepted is {_describe(like)}")
+        raise ValueError(f"{name}: got {describe(buffer)}; accepted is {describe(like)}")
 
 
 def packed_parts(name: str, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
@@ -276,181 +352,3 @@ def packed_parts(name: str, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
 def _window(causal: bool, left: int, right: int) -> tuple[int, int]:
     """Window bounds of a spec: -1 for any negative bound, and 0 to the right under a causal mask."""
     return int(left) if left >= 0 else -1, 0 if causal else int(right) if right >= 0 else -1
-
-
-def _check_shared(
-    q: Tensor,
-    batch_size: int,
-    alibi_slopes: Tensor | None,
-    learnable_sink: Tensor | None,
-    softmax_scale: float | None,
-    softcap: float,
-    num_splits: int,
-) -> float:
-    """Check what attention and decoding have in common; returns the softmax scale."""
-    nheads_q = q.shape[-2]
-    if softmax_scale is None:
-        softmax_scale = float(q.shape[-1]) ** -0.5
-    elif not math.isfinite(softmax_scale):
-        raise ValueError(f"softmax_scale: got {softmax_scale}; accepted is a finite number or None")
-    if not (softcap >= 0.0 and math.isfinite(softcap)):
-        raise ValueError(f"softcap: got {softcap}; accepted is 0 (off) or a finite positive number")
-    if num_splits < 0:
-        raise ValueError(f"num_splits: got {num_splits}; accepted is 0 (automatic) or a positive number")
-    if alibi_slopes is not None:
-        _check_device("alibi_slopes", alibi_slopes, q)
-        if alibi_slopes.dtype != torch.float32:
-            raise TypeError(f"alibi_slopes: got dtype {alibi_slopes.dtype}; accepted is torch.float32")
-        if alibi_slopes.shape != (nheads_q,) and alibi_slopes.shape != (batch_size, nheads_q):
-            raise ValueError(
-                f"alibi_slopes: got shape {tuple(alibi_slopes.shape)}; accepted is ({nheads_q},) "
-                f"or ({batch_size}, {nheads_q})"
-            )
-    if learnable_sink is not None:
-        _check_device("learnable_sink", learnable_sink, q)
-        if not learnable_sink.dtype.is_floating_point:
-            raise TypeError(f"learnable_sink: got dtype {learnable_sink.dtype}; accepted is a floating dtype")
-        if learnable_sink.shape != (nheads_q,):
-            raise ValueError(f"learnable_sink: got shape {tuple(learnable_sink.shape)}; accepted is ({nheads_q},)")
-    return softmax_scale
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
-
-
-def _check_not_negative(name: str, value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{name}: got {value}; accepted is 0 or more")
-
-
-def _check_rank(name: str, tensor: Tensor, rank: int) -> None:
-    if tensor.dim() != rank:
-        layout = "(batch, seqlen, nheads, head_dim)" if rank == 4 else "(total, nheads, head_dim)"
-        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}; accepted is {layout}")
-
-
-def _check_device(name: str, tensor: Tensor, q: Tensor) -> None:
-    if tensor.device != q.device:
-        raise ValueError(f"{name}: got device {tensor.device}; accepted is that of q, {q.device}")
-
-
-def _check_index(name: str, tensor: Tensor, q: Tensor, shape: tuple[int, ...]) -> None:
-    _check_device(name, tensor, q)
-    if tensor.dtype != torch.int32:
-        raise TypeError(f"{name}: got dtype {tensor.dtype}; accepted is torch.int32")
-    if tensor.shape != shape:
-        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}; accepted is {shape}")
-    _check_last_stride(name, tensor)
-
-
-def _check_block_table(block_table: Tensor, q: Tensor, k: Tensor, batch_size: int) -> None:
-    if block_table.dim() != 2:
-        raise ValueError(f"block_table: got shape {tuple(block_table.shape)}; accepted is ({batch_size}, max_pages)")
-    _check_index("block_table", block_table, q, (batch_size, block_table.shape[1]))
-    if k.shape[1] < 1:
-        raise ValueError("block_table: got pages of 0 rows; accepted are pages of at least one row")
-
-
-def _check_last_stride(name: str, tensor: Tensor) -> None:
-    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-        raise ValueError(
-            f"{name}: got stride {tensor.stride(-1)} in the last dimension; accepted is 1 (call .contiguous())"
-        )
-
-
-def _check_same_kind(name: str, tensor: Tensor, q: Tensor) -> None:
-    _check_device(name, tensor, q)
-    if tensor.dtype != q.dtype:
-        raise TypeError(f"{name}: got dtype {tensor.dtype}; accepted is that of q, {q.dtype}")
-
-
-def _check_key_value(q: Tensor, k: Tensor, v: Tensor, name_k: str, name_v: str, rank: int) -> tuple[int, int, int, int]:
-    """Check q, k and v against each other; returns nheads_q, nheads_k, head_dim and head_dim_v."""
-    if q.dtype not in DTYPES:
-        raise TypeError(f"q: got dtype {q.dtype}; accepted are {', '.join(map(str, DTYPES))}")
-    if k.dim() != rank or v.dim() != rank:
-        _check_rank(name_k, k, rank)
-        _check_rank(name_v, v, rank)
-    dtype, device = q.dtype, q.device
-    if k.dtype != dtype or v.dtype != dtype or k.device != device or v.device != device:
-        _check_same_kind(name_k, k, q)
-        _check_same_kind(name_v, v, q)
-    if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
-        _check_last_stride("q", q)
-        _check_last_stride(name_k, k)
-        _check_last_stride(name_v, v)
-    k_shape, v_shape = k.shape, v.shape
-    nheads_q, head_dim = q.shape[-2:]
-    nheads_k, head_dim_k = k_shape[-2:]
-    head_dim_v = v_shape[-1]
-    if not 1 <= head_dim <= MAX_HEAD_DIM:
-        raise ValueError(f"q: got head_dim {head_dim}; accepted is 1 to {MAX_HEAD_DIM}")
-    if not 1 <= head_dim_v <= MAX_HEAD_DIM:
-        raise ValueError(f"{name_v}: got head_dim {head_dim_v}; accepted is 1 to {MAX_HEAD_DIM}")
-    if head_dim_k != head_dim:
-        raise ValueError(f"{name_k}: got head_dim {head_dim_k}; accepted is that of q, {head_dim}")
-    if k_shape != v_shape and k_shape[:-1] != v_shape[:-1]:
-        raise ValueError(
-            f"{name_v}: got shape {tuple(v_shape)}; accepted is {tuple(k_shape[:-1])} of {name_k}, then any head_dim"
-        )
-    if nheads_k < 1 or nheads_q < 1 or nheads_q % nheads_k != 0:
-        raise ValueError(
-            f"{name_k}: got {nheads_k} heads for {nheads_q} heads of q; accepted is a divisor of {nheads_q}"
-        )
-    # A compiler's symbolic sizes become numbers here: a spec is hashed.
-    return int(nheads_q), int(nheads_k), int(head_dim), int(head_dim_v)
-
-
-def _check_new_tokens(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    k: Tensor | None,
-    v: Tensor | None,
-    cache_seqlens: Tensor | None,
-) -> None:
-    """Check k and v that are to be appended to a cache."""
-    if (k is None) != (v is None):
-        raise ValueError("k, v: got only one of them; accepted are both or neither")
-    if k is None or v is None:
-        return
-    if cache_seqlens is None:
-        raise ValueError("cache_seqlens: got None with new k and v; accepted is an int or int32 (batch,)")
-    for name, new, cache in (("k", k, k_cache), ("v", v, v_cache)):
-        _check_rank(name, new, 4)
-        _check_same_kind(name, new, q)
-        _check_last_stride(name, new)
-        accepted = (q.shape[0], k.shape[1], cache.shape[2], cache.shape[3])
-        if new.shape != accepted:
-            raise ValueError(f"{name}: got shape {tuple(new.shape)}; accepted is {accepted}")
-
-
-def _check_rotary(
-    q: Tensor,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    cache_seqlens: Tensor | None,
-    capacity: int,
-    appends: bool,
-) -> int:
-    """Check the rotary tables; returns the rotary dimension, 0 without."""
-    if (cos is None) != (sin is None):
-        raise ValueError("rotary_cos, rotary_sin: got only one of them; accepted are both or neither")
-    if cos is None or sin is None:
-        return 0
-    if not appends or cache_seqlens is None:
-        raise ValueError("rotary_cos: got a tensor without new k and v; accepted is rotary with k and v only")
-    for name, table in (("rotary_cos", cos), ("rotary_sin", sin)):
-        _check_same_kind(name, table, q)
-        if table.dim() != 2 or table.shape != cos.shape:
-            raise ValueError(
-                f"{name}: got shape {tuple(table.shape)}; accepted is (seqlen_ro, rotary_dim / 2), "
-                "alike for rotary_cos and rotary_sin"
-            )
-    rotary_dim = 2 * int(cos.shape[1])
-    if not 2 <= rotary_dim <= q.shape[-1]:
-        raise ValueError(f"rotary_cos: got rotary_dim {rotary_dim}; accepted is 2 to head_dim {q.shape[-1]}")
-    if cos.shape[0] < capacity:
-        raise ValueError(f"rotary_cos: got {cos.shape[0]} positions; accepted is the cache's {capacity} or more")
-    return rotary_dim

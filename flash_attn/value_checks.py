@@ -20,6 +20,8 @@ def _readable(tensor: Tensor) -> bool:
 
 def check_attention_values(inputs: AttentionInputs) -> None:
     """Raise ``ValueError`` where a length, offset or page of an attention call leaves its tensor."""
+    if inputs.seqused_q is not None and _readable(inputs.q):
+        _check_seqused_q(inputs, inputs.seqused_q)
     if inputs.cu_seqlens_q is None and inputs.seqused_k is None and inputs.block_table is None:
         if inputs.leftpad_k is not None and _readable(inputs.leftpad_k):
             _check_range("leftpad_k", inputs.leftpad_k.tolist(), 0, inputs.max_seqlen_k)
@@ -48,18 +50,36 @@ def check_decode_values(inputs: DecodeInputs) -> None:
         return
     table = inputs.block_table
     capacity = inputs.k_cache.shape[1] * (1 if table is None else table.shape[1])
-    new = 0 if inputs.k_new is None else inputs.k_new.shape[1]
-    lengths = [capacity] * inputs.q.shape[0]
+    added = [0 if inputs.k_new is None else inputs.k_new.shape[1]] * inputs.batch_size
+    if inputs.cu_seqlens_k_new is not None and inputs.k_new is not None:
+        added = _check_offsets("k_new", inputs.cu_seqlens_k_new, inputs.k_new.shape[0], None)
+    if inputs.cu_seqlens_q is not None:
+        _check_offsets("q", inputs.cu_seqlens_q, inputs.q.shape[0], inputs.max_seqlen_q)
+    lengths = [capacity] * inputs.batch_size
     if inputs.cache_seqlens is not None:
         lengths = inputs.cache_seqlens.tolist()
-        _check_range("cache_seqlens", lengths, 0, capacity - new, f"capacity {capacity} less {new} new tokens")
-        lengths = [length + new for length in lengths]
+        for length, new in zip(lengths, added, strict=True):
+            _check_range("cache_seqlens", [length], 0, capacity - new, f"capacity {capacity} less {new} new tokens")
+        lengths = [length + new for length, new in zip(lengths, added, strict=True)]
+    if inputs.rotary_seqlens is not None and inputs.rotary_cos is not None:
+        table_rows = inputs.rotary_cos.shape[0]
+        for position, new in zip(inputs.rotary_seqlens.tolist(), added, strict=True):
+            _check_range("rotary_seqlens", [position], 0, table_rows - new, f"{table_rows} positions, {new} new tokens")
     if inputs.cache_batch_idx is not None:
         _check_range("cache_batch_idx", inputs.cache_batch_idx.tolist(), 0, inputs.k_cache.shape[0] - 1)
     if inputs.cache_leftpad is not None:
         _check_range("cache_leftpad", inputs.cache_leftpad.tolist(), 0, capacity)
     if table is not None:
         _check_pages(table, lengths, inputs.k_cache.shape)
+
+
+def _check_seqused_q(inputs: AttentionInputs, seqused_q: Tensor) -> None:
+    """Check that every sequence has the rows of q that it is told to use."""
+    rows = [inputs.q.shape[1]] * inputs.batch_size
+    if inputs.cu_seqlens_q is not None:
+        rows = [end - start for start, end in pairwise(inputs.cu_seqlens_q.tolist())]
+    for b, (used, capacity) in enumerate(zip(seqused_q.tolist(), rows, strict=True)):
+        _check_range(f"seqused_q[{b}]", [used], 0, capacity)
 
 
 def _capacities(inputs: AttentionInputs, used: list[int] | None) -> list[int]:
@@ -79,7 +99,7 @@ def _check_range(name: str, values: list[int], lowest: int, highest: int, why: s
         raise ValueError(f"{name}: got {wrong[0]}; accepted is {lowest} to {highest}{reason}")
 
 
-def _check_offsets(side: str, cu_seqlens: Tensor, total: int | None, max_seqlen: int) -> list[int]:
+def _check_offsets(side: str, cu_seqlens: Tensor, total: int | None, max_seqlen: int | None) -> list[int]:
     """Check cumulative lengths; returns the lengths."""
     name = f"cu_seqlens_{side}"
     offsets: list[int] = cu_seqlens.tolist()
@@ -91,7 +111,7 @@ def _check_offsets(side: str, cu_seqlens: Tensor, total: int | None, max_seqlen:
     if total is not None and offsets[-1] > total:
         raise ValueError(f"{name}: got {offsets[-1]} as last entry; accepted is at most {total} rows of {side}")
     longest = max(lengths, default=0)
-    if longest > max_seqlen:
+    if max_seqlen is not None and longest > max_seqlen:
         raise ValueError(f"max_seqlen_{side}: got {max_seqlen}; accepted is the longest sequence, {longest}")
     return lengths
 

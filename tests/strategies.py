@@ -1,16 +1,19 @@
 """Hypothesis strategies that draw cases over the whole spec space."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
+from flash_attn.attention_spec import FP8_DTYPES
 from flash_attn.testing import AttentionCase, DecodeCase
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _LONGEST = 150
 _WINDOWS = st.one_of(st.just((-1, -1)), st.tuples(st.integers(-1, 60), st.integers(-1, 60)))
 _HEAD_DIMS = st.one_of(st.sampled_from((1, 8, 16, 32, 40, 64)), st.integers(1, 96))
+_CHUNKS = st.one_of(st.just(0), st.integers(1, 60))
 _SEEDS = st.integers(0, 2**31)
 
 
@@ -58,7 +61,46 @@ def attention_cases(draw: st.DrawFn, dtype: torch.dtype, longest: int = _LONGEST
         leftpad=draw(st.booleans()),
         deterministic=draw(st.booleans()),
         num_splits=draw(st.integers(0, 4)),
+        attention_chunk=draw(_CHUNKS),
+        seqused_q=draw(st.booleans()),
         seed=draw(_SEEDS),
+    )
+
+
+@st.composite
+def forward_only_cases(draw: st.DrawFn) -> AttentionCase:
+    """Any call with what has no gradient: fp8, scales, queries for the values."""
+    case = draw(attention_cases(draw(st.sampled_from((*DTYPES, *FP8_DTYPES)))))
+    return replace(
+        case,
+        backward=False,
+        kv_dtype=draw(st.one_of(st.none(), st.sampled_from(FP8_DTYPES))),
+        descale=draw(st.booleans()),
+        qv=case.dtype not in FP8_DTYPES and draw(st.booleans()),
+    )
+
+
+@st.composite
+def extended_decode_cases(draw: st.DrawFn) -> DecodeCase:
+    """Any decoding call with what the third interface adds."""
+    case = draw(decode_cases())
+    batch = len(case.cache_seqlens)
+    changes: dict[str, Any] = {}
+    if case.rotary_dim == 0 and draw(st.booleans()):
+        changes["dtype"] = draw(st.sampled_from(FP8_DTYPES))
+    dtype = changes.get("dtype", case.dtype)
+    if draw(st.booleans()):
+        changes["seqlens_q"] = tuple(draw(st.integers(0, 20)) for _ in range(batch))
+    if case.seqlen_new > 0 and draw(st.booleans()):
+        changes["seqlens_new"] = tuple(draw(st.integers(0, case.seqlen_new)) for _ in range(batch))
+    return replace(
+        case,
+        kv_dtype=draw(st.one_of(st.none(), st.sampled_from(FP8_DTYPES))),
+        descale=draw(st.booleans()),
+        qv=dtype not in FP8_DTYPES and draw(st.booleans()),
+        rotary_offset=draw(st.sampled_from((0, 0, 1, 30))),
+        attention_chunk=draw(_CHUNKS),
+        **changes,
     )
 
 

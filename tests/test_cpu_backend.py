@@ -32,6 +32,9 @@ CASES: dict[str, dict[str, Any]] = {
     "seqused": {"varlen": True, "seqused": True, "nheads_k": 2},
     "leftpad": {"varlen": True, "page_size": 16, "leftpad": True, "seqused": True, "backward": False},
     "paged": {"varlen": True, "page_size": 16, "causal": True, "backward": False},
+    "chunks": {"attention_chunk": 10, "alibi_dims": 1, "nheads_k": 2, "dropout_p": 0.2},
+    "chunks before the first key": {"attention_chunk": 7, "seqlens_q": (47,), "seqlens_k": (33,), "sink": True},
+    "seqused_q": {"varlen": True, "seqused_q": True, "causal": True, "sink": True},
     "no keys": {"seqlens_k": (0, 0), "sink": True},
     "no queries": {"seqlens_q": (0, 0)},
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flash_attn import (
+    flash_attn_3_interface,
     flash_attn_func,
     flash_attn_kvpacked_func,
     flash_attn_qkvpacked_func,
@@ -21,6 +22,7 @@ from flash_attn import (
 from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_varlen_forward, flash_attn_gpu
 
 HALF, INT32 = torch.float16, torch.int32
+F8, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 
 
 def t(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -95,6 +97,47 @@ class Bad:
     changed: dict[str, Any]
     message: str
     error: type[Exception] = ValueError
+
+
+def v3_dense(**changed: Any) -> Any:
+    tensors = {"q": t(2, 4, 4, 8), "k": t(2, 6, 2, 8), "v": t(2, 6, 2, 8)}
+    return flash_attn_3_interface.flash_attn_func(**(tensors | changed))
+
+
+def v3_varlen(**changed: Any) -> Any:
+    lengths = {"cu_seqlens_q": ints(0, 2, 5), "cu_seqlens_k": ints(0, 3, 7), "max_seqlen_q": 3, "max_seqlen_k": 4}
+    tensors = {"q": t(5, 4, 8), "k": t(7, 2, 8), "v": t(7, 2, 8), "seqused_q": ints(1, 3)}
+    return flash_attn_3_interface.flash_attn_varlen_func(**(tensors | lengths | changed))
+
+
+def v3_cache(**changed: Any) -> Any:
+    tensors = {"q": t(5, 4, 8), "k_cache": t(2, 9, 2, 8), "v_cache": t(2, 9, 2, 8), "cu_seqlens_q": ints(0, 2, 5)}
+    return flash_attn_3_interface.flash_attn_with_kvcache(**(tensors | changed))
+
+
+def v3_append(**changed: Any) -> Any:
+    new = {"k": t(4, 2, 8), "v": t(4, 2, 8), "cu_seqlens_k_new": ints(0, 1, 4), "cache_seqlens": ints(1, 2)}
+    return v3_cache(**(new | changed))
+
+
+def v3_rotary(**changed: Any) -> Any:
+    tables = {"rotary_cos": t(12, 4), "rotary_sin": t(12, 4), "rotary_seqlens": ints(3, 9)}
+    return v3_append(**(tables | changed))
+
+
+def v3_packed(**changed: Any) -> Any:
+    return flash_attn_3_interface.flash_attn_qkvpacked_func(**({"qkv": t(2, 4, 8, 8), "num_heads_q": 4} | changed))
+
+
+def v3_combine(**changed: Any) -> Any:
+    tensors = {"out_partial": t(3, 2, 4, 2, 8), "lse_partial": t(3, 2, 4, 2)}
+    return flash_attn_3_interface.flash_attn_combine(**(tensors | changed))
+
+
+def v3_plan(**changed: Any) -> Any:
+    sizes = {"max_seqlen_q": 1, "max_seqlen_k": 9, "num_heads_q": 4, "num_heads_kv": 2, "headdim": 8}
+    plan = flash_attn_3_interface.get_scheduler_metadata
+    return plan(**({"batch_size": 2, "cache_seqlens": ints(1, 2)} | sizes | changed))
 
 
 META = torch.device("meta")
@@ -212,6 +255,82 @@ TABLE = {
     "lse dtype": Bad(backward, {"softmax_lse": t(2, 2, 4, dtype=HALF)}, "softmax_lse: got torch.float16 of shape"),
     "dropout without state": Bad(backward, {"dropout_p": 0.5}, "rng_state: got None with dropout_p 0.5; accepted"),
     "state dtype": Bad(backward, {"dropout_p": 0.5, "rng_state": ints(1, 2)}, "rng_state: got torch.int32 of shape"),
+    "fp8 v of another kind": Bad(
+        dense,
+        {"k": t(2, 6, 2, 8, dtype=F8), "v": t(2, 6, 2, 8, dtype=E5M2)},
+        "v: got dtype torch.float8_e5m2",
+        TypeError,
+    ),
+    "k wider than fp8 q": Bad(dense, {"q": t(2, 4, 4, 8, dtype=F8)}, "k: got dtype torch.float32; accepted", TypeError),
+    "descale dtype": Bad(v3_dense, {"k_descale": t(2, 2, dtype=HALF)}, "k_descale: got dtype torch.float16", TypeError),
+    "descale of query heads": Bad(
+        v3_dense, {"q_descale": t(2, 4)}, r"q_descale: got shape \(2, 4\); accepted is \(batch"
+    ),
+    "descale device": Bad(v3_dense, {"v_descale": t(2, 2).to(META)}, "v_descale: got device meta; accepted"),
+    "qv shape": Bad(v3_dense, {"qv": t(2, 4, 4, 6)}, r"qv: got shape \(2, 4, 4, 6\); accepted is \(2, 4, 4, 8\)"),
+    "qv dtype": Bad(v3_dense, {"qv": t(2, 4, 4, 8, dtype=HALF)}, "qv: got dtype torch.float16; accepted", TypeError),
+    "qv of fp8": Bad(
+        v3_dense,
+        {"q": t(2, 4, 4, 8, dtype=F8), "k": t(2, 6, 2, 8, dtype=F8), "v": t(2, 6, 2, 8, dtype=F8)}
+        | {"qv": t(2, 4, 4, 8, dtype=F8)},
+        "qv: got a tensor with q of torch.float8_e4m3fn; accepted",
+        TypeError,
+    ),
+    "qv beside q too wide": Bad(
+        v3_dense,
+        {"q": t(2, 4, 4, 300).requires_grad_(), "k": t(2, 6, 2, 300), "v": t(2, 6, 2, 300), "qv": t(2, 4, 4, 300)},
+        "qv: got head_dim 300 beside 300 of q where gradients are needed; accepted",
+    ),
+    "qv with gradients and other keys": Bad(
+        v3_dense, {"q": t(2, 4, 4, 8).requires_grad_(), "v": t(2, 5, 2, 8), "qv": t(2, 4, 4, 8)}, "v: got shape"
+    ),
+    "chunk negative": Bad(v3_dense, {"attention_chunk": -1}, "attention_chunk: got -1; accepted is 0 or more"),
+    "pack_gqa": Bad(v3_dense, {"pack_gqa": 1}, "pack_gqa: got int; accepted", TypeError),
+    "sm_margin": Bad(v3_dense, {"sm_margin": -1}, "sm_margin: got -1; accepted is 0 or more"),
+    "scale with gradients": Bad(
+        v3_dense, {"q": t(2, 4, 4, 8).requires_grad_(), "q_descale": t(2, 2)}, "q_descale: got a tensor where gradients"
+    ),
+    "seqused_q too high": Bad(v3_varlen, {"seqused_q": ints(1, 4)}, r"seqused_q\[1\]: got 4; accepted is 0 to 3"),
+    "seqused_q shape": Bad(v3_varlen, {"seqused_q": ints(1)}, r"seqused_q: got shape \(1,\); accepted is \(2,\)"),
+    "ragged queries too far": Bad(v3_cache, {"cu_seqlens_q": ints(0, 2, 6)}, "cu_seqlens_q: got 6 as last entry"),
+    "ragged queries too long": Bad(v3_cache, {"max_seqlen_q": 2}, "max_seqlen_q: got 2; accepted is the longest"),
+    "plan dtype": Bad(v3_cache, {"scheduler_metadata": t(2)}, "scheduler_metadata: got dtype torch.float32", TypeError),
+    "offsets without new tokens": Bad(v3_cache, {"cu_seqlens_k_new": ints(0, 1, 4)}, "cu_seqlens_k_new: got a tensor"),
+    "ragged append too far": Bad(
+        v3_append, {"cu_seqlens_k_new": ints(0, 1, 5)}, "cu_seqlens_k_new: got 5 as last entry; accepted is at most 4"
+    ),
+    "ragged append overflows": Bad(
+        v3_append, {"cache_seqlens": ints(1, 7)}, "cache_seqlens: got 7; accepted is 0 to 6"
+    ),
+    "new tokens of another fp8": Bad(
+        v3_append,
+        {"k_cache": t(2, 9, 2, 8, dtype=F8), "v_cache": t(2, 9, 2, 8, dtype=F8), "k": t(4, 2, 8, dtype=E5M2)},
+        "k: got dtype torch.float8_e5m2; accepted is that of k_cache, torch.float8_e4m3fn, or that of q",
+        TypeError,
+    ),
+    "rotary of fp8": Bad(
+        v3_rotary,
+        {"k_cache": t(2, 9, 2, 8, dtype=F8), "v_cache": t(2, 9, 2, 8, dtype=F8)}
+        | {"k": t(4, 2, 8, dtype=F8), "v": t(4, 2, 8, dtype=F8)},
+        "k: got dtype torch.float8_e4m3fn with rotary_cos; accepted",
+        TypeError,
+    ),
+    "rotary too far": Bad(v3_rotary, {"rotary_seqlens": ints(3, 10)}, "rotary_seqlens: got 10; accepted is 0 to 9"),
+    "rotary positions without tables": Bad(
+        v3_append, {"rotary_seqlens": ints(3, 9)}, "rotary_seqlens: got a tensor without rotary_cos"
+    ),
+    "packed heads": Bad(v3_packed, {"num_heads_q": 3}, "num_heads_q: got 3 for 8 heads of qkv; accepted"),
+    "packed heads missing": Bad(v3_packed, {"num_heads_q": None}, "num_heads_q: got None for 8 heads of qkv"),
+    "packed heads of five dimensions": Bad(v3_packed, {"qkv": t(2, 4, 3, 4, 8)}, "num_heads_q: got 4 with qkv of five"),
+    "partial lse": Bad(
+        v3_combine, {"lse_partial": t(3, 2, 2, 4)}, r"lse_partial: got torch.float32 of shape \(3, 2, 2"
+    ),
+    "partial rank": Bad(v3_combine, {"out_partial": t(2, 4, 2, 8)}, "out_partial: got torch.float32 of shape"),
+    "combined shape": Bad(v3_combine, {"out": t(2, 4, 2, 7)}, r"out: got shape \(2, 4, 2, 7\); accepted"),
+    "combined dtype": Bad(
+        v3_combine, {"out": t(2, 4, 2, 8), "out_dtype": HALF}, "out_dtype: got torch.float16 with out", TypeError
+    ),
+    "plan lengths": Bad(v3_plan, {"cache_seqlens": ints(1)}, r"cache_seqlens: got shape \(1,\); accepted is \(2,\)"),
     "dq shape": Bad(backward, {"dq": t(2, 4, 4, 8)}, r"dq: got torch.float32 of shape \(2, 4, 4, 8\); accepted"),
 }
 
@@ -225,6 +344,11 @@ def test_message_names_the_argument(name: str) -> None:
 
 @pytest.mark.parametrize("call", [dense, varlen, paged, private_varlen, cache, append, rotary, paged_cache, backward])
 def test_the_unchanged_calls_are_good(call: Callable[..., Any]) -> None:
+    call()
+
+
+@pytest.mark.parametrize("call", [v3_dense, v3_varlen, v3_cache, v3_append, v3_rotary, v3_packed, v3_combine, v3_plan])
+def test_the_unchanged_v3_calls_are_good(call: Callable[..., Any]) -> None:
     call()
 
 

@@ -111,7 +111,7 @@ def test_gradients_equal_numerical_ones(name: str) -> None:
         rest = inputs._replace(q=q, k=k, v=v, learnable_sink=sink)
         options = (spec.dropout_p, spec.softmax_scale, False, (spec.window_left, spec.window_right), spec.softcap)
         with use_backend("reference"):
-            out, lse, _ = attention(*rest[:3], *rest[5:7], *rest[3:5], *rest[7:10], *rest[11:], *options)
+            out, lse, _ = attention(*rest[:3], *rest[5:7], *rest[3:5], *rest[7:10], *rest[11:14], *options)
         return out, lse.masked_fill(lse.isinf(), 0.0).double()
 
     # The log-sum-exp is fp32, so only the output is differentiated numerically.

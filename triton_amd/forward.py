@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -17,7 +18,7 @@ from .narrow import narrow
 from .problem import Problem
 from .sequences import key_sequence, query_sequence
 from .softmax import initial_state, normaliser, online_softmax
-from .tiles import load_key_tile, load_tile, store_tile, tile_offsets
+from .tiles import load_key_tile, load_tile, locate_keys, store_tile, tile_offsets
 from .tuning import ForwardConfig
 from .work_order import tile_of_program
 
@@ -30,7 +31,7 @@ _NATIVE_FP8 = {
 
 
 @triton.jit
-def _attend_blocks(
+def attend_blocks(
     acc, row_max, row_sum, q, begin, end,
     rows, first_row, seqlen_q, seqlen_k,
     k_ptr, v_ptr, k_offsets, v_offsets, key_start, stride_kb, stride_ks, stride_vb, stride_vs, table_ptr, num_pages,
@@ -41,13 +42,17 @@ def _attend_blocks(
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Accumulate the keys ``begin .. end``, block by block; without ``MASKED`` every row sees all of them."""
+    """Accumulate the keys ``begin .. end``, block by block; without ``MASKED`` every row sees all of them.
+
+    ``rows`` are positions of queries; ``slope`` is ``None``, a scalar, or a column with a slope of every row. fp8 keys
+    and values are widened to the dtype of q.
+    """
     diagonal = seqlen_k - seqlen_q
     for first in tl.range(begin, end, BLOCK_N):
+        page, row = locate_keys(first, seqlen_k, key_start, table_ptr, num_pages, MASKED, BLOCK_N, PAGE_SIZE)
         k = load_key_tile(
-            k_ptr, k_offsets, first, seqlen_k, key_start, stride_kb, stride_ks, table_ptr, num_pages,
-            MASKED, HEAD_DIM, BLOCK_N, BLOCK_D, PAGE_SIZE,
-        ).to(q.dtype)  # fmt: skip
+            k_ptr, k_offsets, page, row, seqlen_k - first, stride_kb, stride_ks, MASKED, HEAD_DIM, BLOCK_N, BLOCK_D
+        ).to(q.dtype)
         cols = first + tl.arange(0, BLOCK_N)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         logits, factor = base2_logits(
@@ -64,9 +69,8 @@ def _attend_blocks(
             kept = keep_mask(rng_state, batch_head, first_row, first, dropout_threshold, BLOCK_M, BLOCK_N)
             probs = tl.where(kept, probs, 0.0)
         v = load_key_tile(
-            v_ptr, v_offsets, first, seqlen_k, key_start, stride_vb, stride_vs, table_ptr, num_pages,
-            MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV, PAGE_SIZE,
-        ).to(q.dtype)  # fmt: skip
+            v_ptr, v_offsets, page, row, seqlen_k - first, stride_vb, stride_vs, MASKED, HEAD_DIM_V, BLOCK_N, BLOCK_DV
+        ).to(q.dtype)
         acc = tl.dot(narrow(probs, v.dtype, ROUND_BY_ADD), v, acc * decay[:, None], input_precision="ieee")
     return acc, row_max, row_sum
 
@@ -114,7 +118,7 @@ def _attn_fwd_kernel(
     q_offsets = tile_offsets(stride_qs, BLOCK_M, BLOCK_D, WIDE_OFFSETS)
     q = load_tile(q_ptr, q_offsets, seqlen_q - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
     if UPCAST:
-        q = q.to(tl.float16)
+        q = q.to(tl.bfloat16)
     if q_descale is not None:
         scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
     if k_descale is not None:
@@ -135,13 +139,13 @@ def _attn_fwd_kernel(
     )  # fmt: skip
     # Left edge of a window, blocks without a mask, right edge.
     for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
-        acc, row_max, row_sum = _attend_blocks(
+        acc, row_max, row_sum = attend_blocks(
             acc, row_max, row_sum, q,
             begin if part == 0 else full_begin if part == 1 else full_end,
             full_begin if part == 0 else full_end if part == 1 else end,
             rows, first_row, seqlen_q, seqlen_k,
-            k_ptr, v_ptr, k_offsets, v_offsets, key_start, stride_kb, stride_ks, stride_vb, stride_vs,
-            table_ptr, sequences_k,
+            k_ptr, v_ptr, k_offsets, v_offsets, key_start if leftpad_k is not None else None,
+            stride_kb, stride_ks, stride_vb, stride_vs, table_ptr, sequences_k,
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
@@ -177,33 +181,40 @@ def new_results(problem: Problem) -> tuple[Tensor, Tensor]:
     return q.new_zeros(shape, dtype=dtype), lse
 
 
-def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: ForwardConfig) -> Launch:
-    """The launch that fills ``out`` and ``softmax_lse``."""
-    num_blocks = triton.cdiv(problem.max_seqlen_q, config.block_m)
+def result_arguments(problem: Problem, out: Tensor, softmax_lse: Tensor) -> dict[str, Any]:
+    """Arguments that say where results go."""
     packed = problem.cu_seqlens_q is not None
-    arguments = {
+    return {
         "out_ptr": out,
         "lse_ptr": softmax_lse,
-        "sink_ptr": problem.learnable_sink,
         "stride_ob": 0 if packed else out.stride(0),
         "stride_os": out.stride(-3),
         "stride_oh": out.stride(-2),
         "stride_lse_b": 0 if packed else softmax_lse.stride(0),
         "stride_lse_h": softmax_lse.stride(-2),
+    }
+
+
+def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: ForwardConfig) -> Launch:
+    """The launch that fills ``out`` and ``softmax_lse``."""
+    num_blocks = triton.cdiv(problem.max_seqlen_q, config.block_m)
+    arguments = {
+        **result_arguments(problem, out, softmax_lse),
+        "sink_ptr": problem.learnable_sink,
         "num_blocks": num_blocks,
         **problem.kernel_arguments(),
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
         "ROUND_BY_ADD": config.round_by_add,
-        **_fp8_arguments(problem, config),
+        **fp8_arguments(problem, config),
         "NUM_XCDS": config.num_xcds,
     }
     grid = (num_blocks * problem.nheads_q * problem.batch_size,)
     return Launch(_attn_fwd_kernel, grid, arguments, config.options())
 
 
-def _fp8_arguments(problem: Problem, config: ForwardConfig) -> dict[str, int | bool]:
-    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in float16."""
+def fp8_arguments(problem: Problem, config: ForwardConfig) -> dict[str, int | bool]:
+    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in bfloat16."""
     native = _NATIVE_FP8.get(problem.q.dtype) == config.fp8 and config.fp8 is not None
     upcast = problem.q.dtype.itemsize == 1 and not native
     return {"UPCAST": upcast, "HEADROOM": int(math.log2(torch.finfo(problem.q.dtype).max)) if native else 0}

@@ -77,6 +77,11 @@ class Problem:
         return self.v.shape[-1]
 
     @property
+    def nheads_per_group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.nheads_q // self.nheads_k
+
+    @property
     def is_banded(self) -> bool:
         """Whether a causal mask or a window bounds the keys of a row."""
         return self.window_left >= 0 or self.window_right >= 0
@@ -106,11 +111,12 @@ class Problem:
             **_descale("k", self.k_descale),
             **_descale("v", self.v_descale),
             "rows_q": self.q.shape[-3],
-            "rows_k": self._rows_k(),
+            "rows_k": self.capacity_k,
             "sequences_k": self.k.shape[0] if self.k.dim() == 4 else 1,
             "max_seqlen_q": self.max_seqlen_q,
             "nheads_q": self.nheads_q,
-            "nheads_per_group": self.nheads_q // self.nheads_k,
+            "nheads_k": self.nheads_k,
+            "nheads_per_group": self.nheads_per_group,
             "softmax_scale": self.softmax_scale,
             "scale_log2": max(abs(self.softmax_scale) * math.log2(math.e), _MIN_SCALE),
             "softcap_log2": self.softcap * math.log2(math.e),
@@ -130,7 +136,8 @@ class Problem:
             "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
         }
 
-    def _rows_k(self) -> int:
+    @property
+    def capacity_k(self) -> int:
         """Key rows that one sequence can address: the clamp of every length."""
         if self.block_table is not None:
             return self.block_table.shape[1] * self.k.shape[1]

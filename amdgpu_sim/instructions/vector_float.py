@@ -149,13 +149,17 @@ def _format(d: Decoding) -> Float8:
     return float8("bf8" if "bf8" in d.mnemonic else "fp8", d.target.fp8)
 
 
+def _only_unit_scale(d: Decoding, operand: int) -> None:
+    if not (d.operands[operand].kind == "const" and d.operands[operand].value in (1, 1.0)):
+        raise d.unsupported("only a scale of 1.0 is modelled")
+
+
 @instruction("v_cvt_pk_fp8_f32", "v_cvt_pk_bf8_f32", "v_cvt_scalef32_pk_fp8_f32", "v_cvt_scalef32_pk_bf8_f32")
 def _(d: Decoding) -> Execute:
     d.parse_operands()
     number = _format(d)
-    scaled = "scalef32" in d.mnemonic
-    if scaled and not (d.operands[3].kind == "const" and d.operands[3].value in (1, 1.0)):
-        raise d.unsupported("only a scale of 1.0 is modelled")
+    if "scalef32" in d.mnemonic:
+        _only_unit_scale(d, 3)
     a, b = d.source(1, "f32"), d.source(2, "f32")
     high = d.modifier("op_sel", [0, 0, 0])[-1]
     put = halfword_writer(d, d.destination(0, 1, "v"), d.operands[0].half if d.operands[0].half is not None else high)
@@ -195,3 +199,23 @@ def _(d: Decoding) -> Execute:
         w.set_vector(register + 1, number.decode(pair >> 8).view(U32))
 
     return execute
+
+
+@instruction(
+    "v_cvt_scalef32_pk_f16_fp8",
+    "v_cvt_scalef32_pk_f16_bf8",
+    "v_cvt_scalef32_pk_bf16_fp8",
+    "v_cvt_scalef32_pk_bf16_bf8",
+)
+def _(d: Decoding) -> Execute:
+    d.parse_operands()
+    number = _format(d)
+    _only_unit_scale(d, 2)
+    read = d.source(1, "u16", d.modifier("op_sel", [0, 0, 0])[0])
+    write = result_writer(d, 0, "u32")
+
+    def narrow(codes: Array) -> Array:
+        value = number.decode(codes)
+        return float_to_bf16_bits(value) if "_bf16_" in d.mnemonic else value.astype(F16).view(np.uint16)
+
+    return lambda w: write(w, _pair(narrow(read(w) & 255), narrow(read(w) >> 8)))

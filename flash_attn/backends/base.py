@@ -11,6 +11,12 @@ Conventions that every backend keeps:
   first ``leftpad_k[b]``. Masks and ALiBi count positions from ``leftpad_k[b]``, so an effective key length is
   ``max(0, length - leftpad_k[b])``.
 - Query head ``h`` reads KV head ``h // (nheads_q // nheads_k)``.
+- Where there is a descale, fp32 ``(batch, nheads_k)`` and possibly an expanded view, the numbers meant are
+  ``q * q_descale``, ``k * k_descale`` and ``v * v_descale`` of the sequence and the KV head (a query head takes that
+  of its KV head). The output is ``spec.out_dtype``.
+- With ``qv``, laid out as q with the head dim of v, a score is ``q.k + qv.v``.
+- Sequence ``b`` has ``seqused_q[b]`` queries where that is given (no more than its rows): the rows behind them give
+  output 0 and lse ``-inf``, and positions are aligned to the last query that counts.
 - A logit is ``softmax_scale * q.k``, then ``softcap * tanh(logit / softcap)`` where softcap > 0, then
   ``- slope * |i + seqlen_k - seqlen_q - j|`` with ALiBi. A sink logit joins the denominator, never the output.
 - ``softmax_lse`` is the fp32 natural logarithm of the denominator, ``(batch, nheads_q, seqlen_q)`` or
@@ -47,6 +53,11 @@ class AttentionInputs(NamedTuple):
     alibi_slopes: Tensor | None = None
     learnable_sink: Tensor | None = None
     rng_state: Tensor | None = None
+    q_descale: Tensor | None = None
+    k_descale: Tensor | None = None
+    v_descale: Tensor | None = None
+    qv: Tensor | None = None
+    seqused_q: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -82,6 +93,12 @@ class DecodeInputs(NamedTuple):
     ``cache_seqlens`` before attention; ``rotary_cos``/``rotary_sin`` ``(seqlen_ro, rotary_dim / 2)`` turn
     ``k_new`` and ``q`` at absolute cache positions (``q`` at ``cache_seqlens + i`` under a causal or local mask,
     else at ``cache_seqlens``). Attention then sees ``cache_seqlens + seqlen_new`` keys a sequence.
+
+    Where the caches are fp8 and the new tokens are not, ``k_new / k_descale`` and ``v_new / v_descale``, limited to
+    the range of the dtype, are written. ``rotary_seqlens`` int32 ``(batch,)`` replaces ``cache_seqlens`` as position
+    of the first new token and query. With int32 ``cu_seqlens_q`` ``(batch + 1,)`` q is ``(total_q, nheads_q,
+    head_dim)``, and no sequence has more than ``max_seqlen_q`` queries; with ``cu_seqlens_k_new`` ``k_new``/``v_new``
+    are ``(total_new, nheads_k, head_dim)`` likewise.
     """
 
     q: Tensor
@@ -97,6 +114,19 @@ class DecodeInputs(NamedTuple):
     block_table: Tensor | None = None
     alibi_slopes: Tensor | None = None
     learnable_sink: Tensor | None = None
+    q_descale: Tensor | None = None
+    k_descale: Tensor | None = None
+    v_descale: Tensor | None = None
+    qv: Tensor | None = None
+    cu_seqlens_q: Tensor | None = None
+    max_seqlen_q: int = 0
+    cu_seqlens_k_new: Tensor | None = None
+    rotary_seqlens: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences in the call."""
+        return self.q.shape[0] if self.cu_seqlens_q is None else self.cu_seqlens_q.shape[0] - 1
 
 
 class Backend(ABC):

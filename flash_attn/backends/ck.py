@@ -8,6 +8,7 @@ from torch import Tensor
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends import ck_calls, ck_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
+from flash_attn.backends.extensions import extension_reasons
 from flash_attn.backends.kv_append import append_and_rotate
 
 _DTYPES = (torch.float16, torch.bfloat16)
@@ -66,7 +67,7 @@ class CKBackend(Backend):
             "varlen queries and keys come together": spec.kv_layout != "paged"
             and spec.varlen_q != (spec.kv_layout == "varlen"),
         }
-        return [reason for reason, holds in checks.items() if holds]
+        return [*extension_reasons(spec, having=()), *(reason for reason, holds in checks.items() if holds)]
 
     def machine_reasons(self, device: torch.device) -> list[str]:
         """Why CK runs nothing on ``device`` here: no kernels built, no HIP runtime, no ROCm device."""

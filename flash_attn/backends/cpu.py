@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.cpu_kernels.backward import attention_backward
 from flash_attn.backends.cpu_kernels.forward import attention_forward
 from flash_attn.backends.kv_append import append_and_rotate
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *FP8_DTYPES)
 
 
 class CpuBackend(Backend):
@@ -29,9 +29,10 @@ class CpuBackend(Backend):
         reasons = []
         if device.type != "cpu":
             reasons.append(f"runs on CPU tensors, not on {device.type}")
-        if spec.dtype not in _DTYPES:
-            supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-            reasons.append(f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of {supported}")
+        for dtype in dict.fromkeys((spec.dtype, spec.key_dtype)):
+            if dtype not in _DTYPES:
+                supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+                reasons.append(f"dtype {str(dtype).removeprefix('torch.')} is not one of {supported}")
         return reasons
 
     @torch.no_grad()

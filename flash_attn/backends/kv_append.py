@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends.base import AttentionInputs, DecodeInputs
 from flash_attn.rotary_embedding import rotate
 
@@ -17,33 +19,99 @@ def append_and_rotate(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Attent
     capacity are dropped.
     """
     q, lengths = inputs.q, inputs.cache_seqlens
-    if inputs.rotary_cos is not None and inputs.rotary_sin is not None and lengths is not None:
-        follows = spec.window_left >= 0 or spec.window_right >= 0
-        q_positions = lengths.unsqueeze(1) + torch.arange(q.shape[1], device=q.device) * int(follows)
-        q = rotate(q, inputs.rotary_cos, inputs.rotary_sin, q_positions, interleaved=spec.rotary_interleaved)
-    if inputs.k_new is not None and inputs.v_new is not None and lengths is not None:
+    first = lengths if inputs.rotary_seqlens is None else inputs.rotary_seqlens
+    if inputs.rotary_cos is not None and inputs.rotary_sin is not None and first is not None:
+        follows = spec.window_left >= 0 or spec.window_right >= 0 or spec.attention_chunk > 0
+        tokens = _Tokens.of(q, inputs.cu_seqlens_q)
+        q_positions = first.long()[tokens.sequence] + tokens.place * int(follows)
+        q = _rotated(spec, inputs, q, q_positions)
+    if inputs.k_new is not None and inputs.v_new is not None and lengths is not None and first is not None:
         k_new = inputs.k_new
-        positions = lengths.unsqueeze(1) + torch.arange(k_new.shape[1], device=q.device)
-        if inputs.rotary_cos is not None and inputs.rotary_sin is not None:
-            k_new = rotate(k_new, inputs.rotary_cos, inputs.rotary_sin, positions, interleaved=spec.rotary_interleaved)
-        slots = _slots(inputs, positions)
+        tokens = _Tokens.of(k_new, inputs.cu_seqlens_k_new)
+        if spec.rotary_dim > 0:
+            k_new = _rotated(spec, inputs, k_new, first.long()[tokens.sequence] + tokens.place)
+        slots = _Slots.of(inputs, tokens, lengths.long())
+        k_new = _in_cache_dtype(k_new, inputs.k_cache, inputs.k_descale, tokens)
+        v_new = _in_cache_dtype(inputs.v_new, inputs.v_cache, inputs.v_descale, tokens)
         _write(inputs.k_cache, slots, k_new)
-        _write(inputs.v_cache, slots, inputs.v_new)
-        lengths = lengths + k_new.shape[1]
-    attention = spec._replace(phase="attention", appends_kv=False, rotary_dim=0, has_seqused_k=lengths is not None)
+        _write(inputs.v_cache, slots, v_new)
+        lengths = lengths + tokens.counts
+    attention = spec._replace(
+        phase="attention",
+        appends_kv=False,
+        rotary_dim=0,
+        has_seqused_k=lengths is not None,
+        varlen_new=False,
+        has_rotary_seqlens=False,
+    )
     return attention, AttentionInputs(
         q,
         inputs.k_cache,
         inputs.v_cache,
-        q.shape[1],
+        q.shape[1] if inputs.cu_seqlens_q is None else inputs.max_seqlen_q,
         _capacity(inputs),
+        cu_seqlens_q=inputs.cu_seqlens_q,
         seqused_k=None if lengths is None else lengths.to(torch.int32),
         leftpad_k=inputs.cache_leftpad,
         block_table=inputs.block_table,
         cache_batch_idx=inputs.cache_batch_idx,
         alibi_slopes=inputs.alibi_slopes,
         learnable_sink=inputs.learnable_sink,
+        q_descale=inputs.q_descale,
+        k_descale=inputs.k_descale,
+        v_descale=inputs.v_descale,
+        qv=inputs.qv,
     )
+
+
+class _Tokens(NamedTuple):
+    """The rows of ``(batch, seqlen, ...)`` or ``(total, ...)`` one after another, int64.
+
+    ``sequence`` and ``place`` tell where a row stands; rows behind the last sequence go on counting in it, beyond its
+    ``counts`` of rows. ``starts`` is the first row of every sequence.
+    """
+
+    sequence: Tensor
+    place: Tensor
+    starts: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, cu_seqlens: Tensor | None) -> _Tokens:
+        if cu_seqlens is None:
+            batch, seqlen = x.shape[:2]
+            starts = torch.arange(batch, device=x.device) * seqlen
+            counts = torch.full_like(starts, seqlen)
+            row = torch.arange(batch * seqlen, device=x.device)
+            sequence = row // max(seqlen, 1)
+        else:
+            starts, counts = cu_seqlens[:-1].long(), cu_seqlens.long().diff()
+            row = torch.arange(x.shape[0], device=x.device)
+            ends = cu_seqlens[1:].long().contiguous()
+            sequence = torch.searchsorted(ends, row, right=True).clamp(max=max(ends.shape[0] - 1, 0))
+        if starts.shape[0] == 0:
+            row = sequence = row[:0]
+        return cls(sequence, row - starts[sequence], starts, counts)
+
+
+def _rotated(spec: AttentionSpec, inputs: DecodeInputs, x: Tensor, positions: Tensor) -> Tensor:
+    """``x`` rotated at one position a row."""
+    assert inputs.rotary_cos is not None
+    assert inputs.rotary_sin is not None
+    positions = positions.view(x.shape[:-2])
+    return rotate(x, inputs.rotary_cos, inputs.rotary_sin, positions, interleaved=spec.rotary_interleaved)
+
+
+def _in_cache_dtype(new: Tensor, cache: Tensor, descale: Tensor | None, tokens: _Tokens) -> Tensor:
+    """New rows one after another, as the cache holds them: scaled, limited and rounded where the cache is fp8."""
+    rows = new.reshape(-1, *new.shape[-2:])
+    if new.dtype == cache.dtype or cache.dtype not in FP8_DTYPES:
+        return rows
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    if descale is not None:
+        wide = wide / descale.to(wide.dtype)[tokens.sequence].unsqueeze(-1)
+    largest = torch.finfo(cache.dtype).max
+    return wide.clamp(-largest, largest).to(cache.dtype)
 
 
 def _capacity(inputs: DecodeInputs) -> int:
@@ -52,37 +120,41 @@ def _capacity(inputs: DecodeInputs) -> int:
     return inputs.k_cache.shape[1] * pages
 
 
-def _slots(inputs: DecodeInputs, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """(cache row, offset) of every new token, each ``(batch, seqlen_new)``; -1 as offset where there is no room."""
-    page_size = inputs.k_cache.shape[1]
-    fits = (positions >= 0) & (positions < _capacity(inputs))
-    if inputs.block_table is not None:
-        page = (positions // page_size).clamp(0, inputs.block_table.shape[1] - 1)
-        rows = inputs.block_table.to(torch.int64).gather(1, page)
-        offsets = positions % page_size
-    else:
-        batch = torch.arange(positions.shape[0], device=positions.device)
-        index = batch if inputs.cache_batch_idx is None else inputs.cache_batch_idx.to(torch.int64)
-        rows = index.unsqueeze(1).expand_as(positions)
-        offsets = positions
-    fits = fits & (rows >= 0) & (rows < inputs.k_cache.shape[0])
-    return rows, torch.where(fits, offsets, -1)
+class _Slots(NamedTuple):
+    """Where each row is written: cache row, offset, the row that is written there, and whether it is written at all.
 
-
-def _write(cache: Tensor, slots: tuple[Tensor, Tensor], new: Tensor) -> None:
-    """``cache[rows, offsets] = new`` where offset >= 0, without asking the host which those are.
-
-    A token without room repeats the write of its sequence's last token that fits, or writes back what the
-    first slot holds when none fits, so that no slot receives two different values.
+    A row without room repeats the write of its sequence's last row that fits, or writes back what the first slot
+    holds when none fits, so that no slot receives two different values and nothing waits for the host.
     """
-    rows, offsets = slots
+
+    rows: Tensor
+    offsets: Tensor
+    source: Tensor
+    room: Tensor
+
+    @classmethod
+    def of(cls, inputs: DecodeInputs, tokens: _Tokens, lengths: Tensor) -> _Slots:
+        page_size, sequence = inputs.k_cache.shape[1], tokens.sequence
+        positions = lengths[sequence] + tokens.place
+        fits = (positions >= 0) & (positions < _capacity(inputs)) & (tokens.place < tokens.counts[sequence])
+        if inputs.block_table is not None:
+            page = (positions // page_size).clamp(0, inputs.block_table.shape[1] - 1)
+            rows = inputs.block_table.long()[sequence, page]
+            offsets = positions % page_size
+        else:
+            rows = sequence if inputs.cache_batch_idx is None else inputs.cache_batch_idx.long()[sequence]
+            offsets = positions
+        fits = fits & (rows >= 0) & (rows < inputs.k_cache.shape[0])
+        fitting = torch.zeros_like(tokens.counts).index_add_(0, sequence, fits.long())[sequence]
+        source = tokens.starts[sequence] + torch.minimum(tokens.place, (fitting - 1).clamp(min=0))
+        source = source.clamp(max=max(positions.shape[0] - 1, 0))
+        rows, offsets = rows[source].clamp(0, inputs.k_cache.shape[0] - 1), offsets[source]
+        return cls(rows, offsets.clamp(0, max(page_size - 1, 0)), source, fitting > 0)
+
+
+def _write(cache: Tensor, slots: _Slots, new: Tensor) -> None:
+    """``cache[rows, offsets] = new[source]`` where there is room."""
     if new.numel() == 0 or cache.numel() == 0:
         return
-    fits = offsets >= 0
-    last = (fits.sum(1, keepdim=True) - 1).clamp(min=0)
-    source = torch.minimum(torch.arange(new.shape[1], device=new.device).unsqueeze(0), last)
-    rows = rows.gather(1, source).clamp(0, cache.shape[0] - 1)
-    offsets = offsets.gather(1, source).clamp(min=0)
-    values = new.gather(1, source[..., None, None].expand_as(new))
-    room = fits.any(1)[:, None, None, None]
-    cache[rows, offsets] = torch.where(room, values, cache[rows, offsets])
+    held = cache[slots.rows, slots.offsets]
+    cache[slots.rows, slots.offsets] = torch.where(slots.room[:, None, None], new[slots.source], held)

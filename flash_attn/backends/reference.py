@@ -21,7 +21,7 @@ class ReferenceBackend(Backend):
     """Attention by its definition, for any device and any floating dtype.
 
     Args:
-        compute_dtype: dtype of all arithmetic; ``None`` computes in the dtype of the inputs, as plain PyTorch
+        compute_dtype: dtype of all arithmetic; ``None`` computes in the dtype of the output, as plain PyTorch
             code would.
     """
 
@@ -39,8 +39,8 @@ class ReferenceBackend(Backend):
         """Attention of validated inputs."""
         with torch.no_grad():
             out, lse, probs = self._attend(spec, inputs)
-        attn_probs = probs.to(spec.dtype) if spec.return_attn_probs else None
-        return ForwardResult(out.to(spec.dtype).contiguous(), lse.to(torch.float32).contiguous(), attn_probs)
+        attn_probs = probs.to(spec.out_dtype) if spec.return_attn_probs else None
+        return ForwardResult(out.to(spec.out_dtype).contiguous(), lse.to(torch.float32).contiguous(), attn_probs)
 
     def backward(
         self,
@@ -73,10 +73,14 @@ class ReferenceBackend(Backend):
 
     def _attend(self, spec: AttentionSpec, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Output and lse in their layouts, and signed probabilities ``(batch, nheads, seqlen_q, seqlen_k)``."""
-        dtype = self.compute_dtype or spec.dtype
-        q, q_lengths = _padded_queries(inputs)
-        k, v, k_lengths = _padded_keys(inputs)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+        dtype = self.compute_dtype or spec.out_dtype
+        q, q_lengths = _padded_queries(inputs._replace(q=inputs.q.to(dtype)))
+        k, v, k_lengths = _padded_keys(inputs._replace(k=inputs.k.to(dtype), v=inputs.v.to(dtype)))
+        q = _scaled(q, inputs.q_descale, spec.nheads_per_group)
+        k, v = _scaled(k, inputs.k_descale), _scaled(v, inputs.v_descale)
+        if inputs.qv is not None:
+            qv, _ = _padded_queries(inputs._replace(q=inputs.qv.to(dtype)))
+            q, k = torch.cat([q, qv], dim=-1), torch.cat([k, v], dim=-1)
         k = k.repeat_interleave(spec.nheads_per_group, dim=2)
         v = v.repeat_interleave(spec.nheads_per_group, dim=2)
         rows = torch.arange(q.shape[1], device=q.device).view(1, 1, -1, 1)
@@ -90,7 +94,11 @@ class ReferenceBackend(Backend):
         if inputs.alibi_slopes is not None:
             slopes = inputs.alibi_slopes.to(dtype).view(-1, spec.nheads_q, 1, 1)
             scores = scores - slopes * (diagonal - columns).abs()
-        visible = (rows < q_len) & (columns < k_len)
+        inside = rows < q_len
+        visible = inside & (columns < k_len)
+        if spec.attention_chunk > 0:
+            chunk_start = diagonal - diagonal % spec.attention_chunk
+            visible = visible & (columns >= chunk_start) & (columns < chunk_start + spec.attention_chunk)
         if spec.window_left >= 0:
             visible = visible & (columns >= diagonal - spec.window_left)
         if spec.window_right >= 0:
@@ -99,7 +107,7 @@ class ReferenceBackend(Backend):
         if inputs.learnable_sink is not None:
             sink = inputs.learnable_sink.to(dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
             logits = torch.cat([logits, sink], dim=-1)
-        empty = ~(logits > float("-inf")).any(-1, keepdim=True)
+        empty = ~((logits > float("-inf")).any(-1, keepdim=True) & inside)
         logits = logits.masked_fill(empty, 0.0)
         probs = torch.softmax(logits, dim=-1)[..., : k.shape[1]].masked_fill(empty, 0.0)
         lse = torch.logsumexp(logits, dim=-1).masked_fill(empty.squeeze(-1), float("-inf"))
@@ -145,11 +153,21 @@ def _gather_rows(rows: Tensor, index: Tensor, valid: Tensor) -> Tensor:
 def _padded_queries(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
     """Queries as ``(batch, max_seqlen_q, nheads, head_dim)`` and the int64 length of each sequence."""
     q, cu_seqlens = inputs.q, inputs.cu_seqlens_q
+    whole = torch.full((q.shape[0],), q.shape[1], device=q.device)
+    lengths = whole if cu_seqlens is None else cu_seqlens.long().diff()
+    used = lengths if inputs.seqused_q is None else torch.minimum(inputs.seqused_q.long(), lengths)
     if cu_seqlens is None:
-        return q, torch.full((q.shape[0],), q.shape[1], device=q.device)
-    starts, lengths = cu_seqlens[:-1].long(), cu_seqlens.long().diff()
+        return q, used
     position = torch.arange(inputs.max_seqlen_q, device=q.device)
-    return _gather_rows(q, starts.unsqueeze(1) + position, position < lengths.unsqueeze(1)), lengths
+    index = cu_seqlens[:-1].long().unsqueeze(1) + position
+    return _gather_rows(q, index, position < used.unsqueeze(1)), used
+
+
+def _scaled(x: Tensor, descale: Tensor | None, group: int = 1) -> Tensor:
+    """``x`` ``(batch, seqlen, nheads, head_dim)`` times the scale of its sequence and KV head."""
+    if descale is None:
+        return x
+    return x * descale.to(x.dtype).repeat_interleave(group, dim=1)[:, None, :, None]
 
 
 def _padded_keys(inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from flash_attn import architectures
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
-from flash_attn.backends.gpu import architecture_name
-from flash_attn.backends.kv_append import append_and_rotate
+from flash_attn.backends.extensions import DESCALES, FP8, extension_reasons
+from flash_attn.backends.gpu import architecture_name, compute_units
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, *FP8_DTYPES)
 _MAX_HEAD_DIM = 512
+# Of a GPU that is not there.
+_PRETENDED_COMPUTE_UNITS = 64
 # The interpreter knows no architecture; configurations are then those of this one.
 _INTERPRETED_AS = "gfx942"
 
@@ -24,8 +26,8 @@ _INTERPRETED_AS = "gfx942"
 class TritonBackend(Backend):
     """Attention in Triton.
 
-    ``deterministic`` and ``num_splits`` change nothing: every sum has a fixed order, and one program goes over all
-    keys of its rows.
+    ``deterministic`` changes nothing: every sum has a fixed order. ``num_splits`` counts where rows are few: there
+    programs share the keys of a row.
 
     Args:
         simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
@@ -52,11 +54,17 @@ class TritonBackend(Backend):
         return self._simulated is not None or triton_runtime.interpreting()
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """Every reason against ``spec``: its dtype, its head dims, a backward into pages or cache rows."""
-        reasons = []
+        """Every reason against ``spec``: dtypes, head dims, backwards into caches, some v3 arguments."""
+        reasons = extension_reasons(spec, having=(FP8, DESCALES))
         if spec.dtype not in _DTYPES:
             supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
             reasons.append(f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of {supported}")
+        if spec.dtype in FP8_DTYPES and spec.key_dtype != spec.dtype:
+            reasons.append("no fp8 queries with keys of another dtype")
+        if spec.dtype in FP8_DTYPES and spec.rotary_dim > 0:
+            reasons.append("no rotation of fp8 queries")
+        if spec.is_fp8 and spec.return_attn_probs:
+            reasons.append("no probabilities of fp8 inputs")
         if max(spec.head_dim, spec.head_dim_v) > _MAX_HEAD_DIM:
             reasons.append(f"head dims beyond {_MAX_HEAD_DIM}")
         if spec.needs_backward and spec.kv_layout == "paged":
@@ -118,10 +126,15 @@ class TritonBackend(Backend):
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
-        return self.forward(*append_and_rotate(spec, inputs))
+        from flash_attn.backends import triton_calls
+
+        device = inputs.q.device
+        with triton_runtime.launching(device, self._simulated):
+            return triton_calls.decode(spec, inputs, self._choice(device))
 
     def _choice(self, device: torch.device) -> triton_runtime.ConfigChoice:
         """What the configurations of kernels for tensors on ``device`` follow from."""
         on_gpu = device.type == "cuda"
         arch = architecture_name(device) if on_gpu else self._simulated or _INTERPRETED_AS
-        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu)
+        units = compute_units(device) if on_gpu else _PRETENDED_COMPUTE_UNITS
+        return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu, units)

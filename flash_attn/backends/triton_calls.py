@@ -5,24 +5,31 @@ from __future__ import annotations
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
+from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.triton_runtime import ConfigChoice
+from flash_attn.triton_amd import decode as split_kv
+from flash_attn.triton_amd.append import NewTokens
 from flash_attn.triton_amd.autotune import autotuner
 from flash_attn.triton_amd.backward import attention_backward
+from flash_attn.triton_amd.decode_config import decode_config
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.probabilities import attention_probabilities
 from flash_attn.triton_amd.problem import Problem
-from flash_attn.triton_amd.tuning import backward_config, forward_config
+from flash_attn.triton_amd.tuning import ForwardConfig, backward_config, forward_config
+
+# Inputs of requests that the backend refuses.
+_UNKNOWN = ("qv", "seqused_q")
 
 
 def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
     """Attention of validated inputs."""
     described = problem(spec, inputs)
-    if choice.autotune:
-        config = autotuner(choice.arch).forward_config(described)
+    shipped = choice.forward_config is None and not choice.autotune
+    if shipped and split_kv.has_few_rows(described):
+        tiles = decode_config(described, choice.arch)
+        out, softmax_lse = split_kv.decode(described, tiles, choice.compute_units, num_splits=spec.num_splits)
     else:
-        config = forward_config(described, choice.arch, choice.forward_config)
-    out, softmax_lse = attention_forward(described, config)
+        out, softmax_lse = attention_forward(described, _forward_config(described, choice))
     probs = attention_probabilities(described, softmax_lse) if spec.return_attn_probs else None
     return ForwardResult(out, softmax_lse, probs)
 
@@ -44,6 +51,44 @@ def backward(
     return Gradients(*attention_backward(described, out, softmax_lse, dout, dlse, config))
 
 
+def decode(spec: AttentionSpec, inputs: DecodeInputs, choice: ConfigChoice) -> ForwardResult:
+    """Append, rotate and attend to a KV cache."""
+    described = problem(spec, _attention_inputs(inputs))
+    new_tokens = None
+    if inputs.k_new is not None and inputs.v_new is not None:
+        table = inputs.rotary_cos, inputs.rotary_sin
+        new_tokens = NewTokens(inputs.k_new, inputs.v_new, *table, rotary_interleaved=spec.rotary_interleaved)
+    config = decode_config(described, choice.arch)
+    return ForwardResult(*split_kv.decode(described, config, choice.compute_units, new_tokens, spec.num_splits))
+
+
+def _forward_config(described: Problem, choice: ConfigChoice) -> ForwardConfig:
+    if choice.autotune:
+        return autotuner(choice.arch).forward_config(described)
+    return forward_config(described, choice.arch, choice.forward_config)
+
+
+def _attention_inputs(inputs: DecodeInputs) -> AttentionInputs:
+    """Attention to the caches as they are."""
+    pages = 1 if inputs.block_table is None else inputs.block_table.shape[1]
+    return AttentionInputs(
+        inputs.q,
+        inputs.k_cache,
+        inputs.v_cache,
+        inputs.q.shape[1],
+        inputs.k_cache.shape[1] * pages,
+        seqused_k=inputs.cache_seqlens,
+        leftpad_k=inputs.cache_leftpad,
+        block_table=inputs.block_table,
+        cache_batch_idx=inputs.cache_batch_idx,
+        alibi_slopes=inputs.alibi_slopes,
+        learnable_sink=inputs.learnable_sink,
+        q_descale=inputs.q_descale,
+        k_descale=inputs.k_descale,
+        v_descale=inputs.v_descale,
+    )
+
+
 def problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
     """The problem that the kernels know."""
     given = inputs._replace(
@@ -51,8 +96,9 @@ def problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
         learnable_sink=_contiguous(inputs.learnable_sink),
         rng_state=_contiguous(inputs.rng_state),
     )
+    known = {name: value for name, value in given._asdict().items() if name not in _UNKNOWN}
     return Problem(
-        **given._asdict(),
+        **known,
         softmax_scale=spec.softmax_scale,
         window_left=spec.window_left,
         window_right=spec.window_right,

@@ -19,11 +19,13 @@ class ConfigChoice(NamedTuple):
     """What the configuration of a kernel follows from: an architecture, or else what was asked for instead.
 
     ``forward_config`` is JSON in place of the shipped configuration; ``autotune`` times configurations, on a GPU.
+    ``compute_units`` is how many of them the GPU has, for launches that share out the keys of few rows.
     """
 
     arch: str
     forward_config: str | None = None
     autotune: bool = False
+    compute_units: int = 1
 
 
 VERSIONS = ">=3.6,<3.10"

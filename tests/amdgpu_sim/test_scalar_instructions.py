@@ -375,7 +375,7 @@ def test_scheduling_changes_no_register(target: str, line: str) -> None:
     ("line", "why"),
     [
         ("s_sendmsg sendmsg(MSG_INTERRUPT)", "MSG_DEALLOC_VGPRS"),
-        ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 3", "bit 23"),
+        ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 4), 3", "rounding to nearest"),
         ("s_waitcnt bogus(1)", "named counters"),
         ("s_add_u32 s4, s5", "3 operands"),
         ("s_add_u32 5, s5, s6", "cannot be written"),

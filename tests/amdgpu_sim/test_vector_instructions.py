@@ -237,6 +237,20 @@ def test_fp8_conversions(target: str, kind: str) -> None:
     np.testing.assert_array_equal(back, codes.astype(np.uint8).view(dtype).astype(np.float32))
 
 
+@pytest.mark.parametrize("kind", ["fp8", "bf8"])
+@pytest.mark.parametrize("wide", ["f16", "bf16"])
+def test_fp8_pairs_widen(kind: str, wide: str) -> None:
+    narrow = {"fp8": ml_dtypes.float8_e4m3fn, "bf8": ml_dtypes.float8_e5m2}[kind]
+    codes = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    inputs = codes.copy().view(np.uint32).reshape(-1)
+    for half in (0, 1):
+        line = f"v_cvt_scalef32_pk_{wide}_{kind} v20, v10, 1.0" + (" op_sel:[1,0,0]" if half else "")
+        pairs = compute("gfx950", line, inputs)[0].view(np.uint16)
+        values = pairs.view({"f16": np.float16, "bf16": ml_dtypes.bfloat16}[wide]).reshape(64, 2)
+        expected = codes[:, 2 * half : 2 * half + 2].copy().view(narrow)
+        np.testing.assert_array_equal(values.astype(np.float32), expected.astype(np.float32))
+
+
 def test_narrow_conversions() -> None:
     a, b = floats(0), floats(1)
     a[20:24] = [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-11, 1 + 3 * 2.0**-11]  # halfway between two numbers

@@ -201,3 +201,23 @@ def test_a_failing_build_says_why(source: Path, kind: str, variable: str, value:
     done = run(sys.executable, "-c", hook, cwd=source, check=False, **{variable: value, "ROCM_PATH": "/nonexistent"})
     assert done.returncode != 0
     assert message in done.stdout
+
+
+def test_the_import_paths_of_flash_attn_3_are_a_distribution_of_their_own(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "companion" / "source"
+    shutil.copytree(ROOT / "flash_attn_3_distribution", copy, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    companion = build(copy, "wheel")
+    names = set(zipfile.ZipFile(companion).namelist())
+    modules = {name for name in names if ".dist-info/" not in name}
+    assert modules == {"flash_attn_interface.py", "flash_attn_3/__init__.py", "flash_attn_3/flash_attn_interface.py"}
+    main = build(source, "wheel")
+    assert not modules & set(zipfile.ZipFile(main).namelist())
+    python = install(main, tmp_path / "env")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", companion, cwd=tmp_path)
+    code = (
+        "import importlib.metadata; from flash_attn_3.flash_attn_interface import flash_attn_with_kvcache as f; "
+        "from flash_attn_interface import flash_attn_combine; "
+        "print(f.__module__, importlib.metadata.version('flash_attn_3'))"
+    )
+    printed = run(python, "-I", "-c", code, cwd=tmp_path).stdout
+    assert printed.split() == ["flash_attn.flash_attn_3_interface", "3.0.0+mb0.1.0"]

@@ -1,6 +1,6 @@
 """Shipped configurations, compiled without a GPU: what they must hold, and no worse than recorded.
 
-The baseline belongs to one Triton; another is compiled, and compared with what holds for every version alone.
+The baseline belongs to one Triton: registers and spills drift from version to version.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ CASES = everything()
 
 def compiled(name: str) -> dict[str, Any]:
     item = CASES[name]
-    return aot.as_json(item, report_of_case(item.case, item.config, ARCHITECTURES[item.arch]))
+    result: dict[str, Any] = aot.as_json(item, report_of_case(item.case, item.config, ARCHITECTURES[item.arch]))
+    return result
 
 
 def check(name: str) -> None:
@@ -65,16 +66,16 @@ def test_a_shipped_configuration_is_no_worse_than_recorded(name: str) -> None:
 
 
 @same_triton
+@pytest.mark.slow
 @pytest.mark.aot_all
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(SMALL)))
 def test_every_shipped_configuration_compiles_no_worse_than_recorded(name: str) -> None:
     check(name)
 
 
+@same_triton
 @pytest.mark.parametrize("banded", [False, True], ids=["full", "causal"])
 def test_mi300x_keeps_its_vector_work_small_at_two_waves(banded: bool) -> None:
-    if triton.__version__.startswith(("3.6", "3.7")):
-        pytest.skip("these versions know no scheduler that keeps the row from spilling")
     result = compiled(f"gfx942 forward bf16 d128 {'causal' if banded else 'full'}")
     assert (result["spills"], result["hot_scratch"]) == (0, 0)
     assert result["waves_per_simd"] >= 2
@@ -85,8 +86,8 @@ def test_mi300x_keeps_its_vector_work_small_at_two_waves(banded: bool) -> None:
 
 def test_the_record_holds_no_scratch_in_hot_loops() -> None:
     names = [
-        f"{arch} forward bf16 d{block_d} {kind}"
-        for arch in NO_HOT_SCRATCH for block_d in (64, 128) for kind in ("full", "causal")
+        f"{arch} {kernel} bf16 d{block_d} {kind}"
+        for arch in NO_HOT_SCRATCH for kernel in aot.KERNELS for block_d in (64, 128) for kind in ("full", "causal")
     ]  # fmt: skip
     assert {name: RECORDED["cases"][name]["hot_scratch"] for name in names} == dict.fromkeys(names, 0)
 

@@ -83,7 +83,7 @@ class _UnitBackward:
         self, unit: Unit, result: ForwardResult, dout: Tensor, dlse: Tensor | None, workspace: Workspace
     ) -> None:
         self.unit, self.result, self.dout, self.dlse, self.workspace = unit, result, dout, dlse, workspace
-        self.product_dtype = product_dtype(unit.spec.dtype)
+        self.product_dtype = product_dtype(unit.spec)
         self.sum_dtype = accumulation_dtype(unit.spec.dtype)
         self.keys, self.values = KeyTiles(unit, unit.inputs.k), KeyTiles(unit, unit.inputs.v)
 

@@ -39,12 +39,13 @@ def attention_forward(spec: AttentionSpec, inputs: AttentionInputs) -> ForwardRe
     if fits_fused(spec, inputs):
         return fused_forward(spec, inputs)
     q = inputs.q
-    out = q.new_zeros(*q.shape[:-1], spec.head_dim_v)
+    out = q.new_zeros(*q.shape[:-1], spec.head_dim_v, dtype=spec.out_dtype)
     rows = (spec.nheads_q, q.shape[0]) if spec.varlen_q else (q.shape[0], spec.nheads_q, q.shape[1])
     lse = torch.full(rows, float("-inf"), dtype=torch.float32)
     probs = None
     if spec.return_attn_probs:
-        probs = q.new_zeros(inputs.batch_size, spec.nheads_q, inputs.max_seqlen_q, inputs.max_seqlen_k)
+        shape = (inputs.batch_size, spec.nheads_q, inputs.max_seqlen_q, inputs.max_seqlen_k)
+        probs = q.new_zeros(shape, dtype=spec.out_dtype)
     workspace = Workspace()
     shifted = False
     for unit in units(spec, inputs):
@@ -70,15 +71,18 @@ def _forward_unit(
     sink = sink_logits(unit)
     if sink is not None:
         lse_rows[..., :first_row] = sink.view(*lse_rows.shape[:3], 1)
-    keys, values = KeyTiles(unit, inputs.k), KeyTiles(unit, inputs.v)
+    keys = KeyTiles(unit, inputs.k) if inputs.qv is None else KeyTiles(unit, inputs.k, inputs.v)
+    values = KeyTiles(unit, inputs.v)
     for row0, row1 in blocks(first_row, unit.seqlen_q, unit.tile.rows):
-        q = unit.query_tile(inputs.q, row0, row1, product_dtype(spec.dtype))
+        q = unit.score_queries(row0, row1, product_dtype(spec))
         sums = None if shifted else _attend(unit, row0, row1, q, keys, values, sink, workspace)
         if sums is None:
             shifted = True
             sums = attend_shifted(unit, row0, row1, q, keys, values, sink, workspace)
         weighted, total, log2_total = sums
         weighted.mul_(total.reciprocal_().mul_(1 / (1 - spec.dropout_p)).unsqueeze(-1))
+        if inputs.v_descale is not None:
+            weighted.mul_(unit.key_head_values(inputs.v_descale))
         shape = (*lse_rows.shape[:3], row1 - row0)
         out_rows[..., row0:row1, :].copy_(weighted.view(*shape, spec.head_dim_v))
         if probs is not None:
@@ -191,5 +195,7 @@ def _store_probabilities(
         weights = logits.sub_(shift).exp2_()
         if unit.spec.dropout_p > 0:
             weights = torch.where(tile.kept(), weights, -weights)
-        target = probs[unit.batch0 : unit.batch1, heads, row0:row1, column0:column1]
+        rows = slice(unit.row_start + row0, unit.row_start + row1)
+        columns = slice(unit.column_start + column0, unit.column_start + column1)
+        target = probs[unit.batch0 : unit.batch1, heads, rows, columns]
         target.copy_(weights.view(target.shape))

@@ -32,11 +32,16 @@ def fits_fused(spec: AttentionSpec, inputs: AttentionInputs) -> bool:
         or spec.has_cache_batch_idx
         or spec.return_attn_probs
         or spec.varlen_q
+        or spec.is_fp8
+        or spec.has_descale
+        or spec.has_qv
+        or spec.has_seqused_q
+        or spec.attention_chunk > 0
     )
     square = inputs.q.shape[1] == inputs.k.shape[1]
     return (
         plain
-        and product_dtype(spec.dtype) == torch.float32
+        and product_dtype(spec) == torch.float32
         and spec.kv_layout == "dense"
         and spec.nheads_per_group == 1
         and spec.head_dim == spec.head_dim_v

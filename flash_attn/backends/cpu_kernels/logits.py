@@ -39,10 +39,10 @@ class Tile:
         """Bool ``(heads, group * rows, columns)``: which elements dropout keeps."""
         unit, spec = self.unit, self.unit.spec
         assert unit.inputs.rng_state is not None
-        rows = torch.arange(self.row0, self.row1)
-        columns = self.column1 - self.column0
+        rows = torch.arange(self.row0, self.row1) + unit.row_start
+        column0, columns = unit.column_start + self.column0, self.column1 - self.column0
         heads = unit.batch_heads().unsqueeze(-1)
-        return keep_mask(unit.inputs.rng_state, spec.dropout_p, heads, rows, self.column0, columns).flatten(1, 2)
+        return keep_mask(unit.inputs.rng_state, spec.dropout_p, heads, rows, column0, columns).flatten(1, 2)
 
 
 def needs_fp32_scores(unit: Unit) -> bool:
@@ -52,7 +52,7 @@ def needs_fp32_scores(unit: Unit) -> bool:
 
 def score_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> Tensor:
     """Scaled products in base 2, neither capped nor biased nor masked; in the dtype of the products."""
-    scores = workspace.take("scores", tile.shape, product_dtype(tile.unit.spec.dtype))
+    scores = workspace.take("scores", tile.shape, product_dtype(tile.unit.spec))
     return product(q, k.mT, scores, tile.unit.spec.softmax_scale * LOG2E)
 
 
@@ -63,7 +63,7 @@ def logit_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> tuple[
     """
     unit, spec = tile.unit, tile.unit.spec
     softcap = spec.softcap if spec.softcap > 0 else 1 / LOG2E
-    scores = workspace.take("scores", tile.shape, product_dtype(spec.dtype))
+    scores = workspace.take("scores", tile.shape, product_dtype(spec))
     product(q, k.mT, scores, spec.softmax_scale / softcap)
     logits = scores
     if scores.dtype == torch.bfloat16:
@@ -76,7 +76,7 @@ def logit_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> tuple[
     by_head = tile.by_query_head(logits)
     if unit.inputs.alibi_slopes is not None:
         slopes = unit.head_values(unit.inputs.alibi_slopes).to(logits.dtype)
-        rows = torch.arange(tile.row0, tile.row1).unsqueeze(1) + (unit.seqlen_k - unit.seqlen_q)
+        rows = torch.arange(tile.row0, tile.row1).unsqueeze(1) + unit.diagonal
         distance = (rows - torch.arange(tile.column0, tile.column1)).abs_().to(logits.dtype)
         by_head.addcmul_(slopes[..., None, None], distance, value=-LOG2E)
     unit.band.hide(by_head, tile.row0, tile.column0)
@@ -86,7 +86,7 @@ def logit_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> tuple[
 def exp2_into_product_dtype(logits: Tensor, tile: Tile, workspace: Workspace) -> tuple[Tensor, Tensor]:
     """``2 ** logits`` in place, and the same in the dtype of the products."""
     weights = logits.exp2_()
-    dtype = product_dtype(tile.unit.spec.dtype)
+    dtype = product_dtype(tile.unit.spec)
     if weights.dtype == dtype:
         return weights, weights
     return weights, workspace.take("scores", tile.shape, dtype).copy_(weights)

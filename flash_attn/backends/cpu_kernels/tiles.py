@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flash_attn.attention_spec import AttentionSpec
+
 TILE_ELEMENTS = 1 << 21
 """Scores of one tile over all its heads: 4 MiB in bf16, well inside a last-level cache."""
 MAX_ROWS = 512
@@ -19,6 +21,8 @@ MIN_COLUMNS = 512
 """Keys of one block where the row range has to be split over keys."""
 DROPOUT_ELEMENTS = 1 << 16
 """Scores of one tile with dropout: Philox needs some fifteen int64 words of scratch for each."""
+UPCAST_ELEMENTS = 1 << 20
+"""Keys (or values) of one block that are upcast from fp8: 4 MiB."""
 DENSE_BYTES = 8 << 20
 """Keys (or values) of a unit that several row tiles read are copied once, densely, up to this size."""
 DENSE_ROWS = 32
@@ -33,6 +37,11 @@ class TileShape(NamedTuple):
     rows: int
     columns: int
     heads: int
+
+    def with_key_elements(self, limit: int, head_dim: int) -> TileShape:
+        """The same with fewer keys and heads, so that the keys of a block have no more than ``limit`` elements."""
+        columns = max(1, min(self.columns, limit // head_dim))
+        return TileShape(self.rows, columns, max(1, min(self.heads, limit // (head_dim * columns))))
 
 
 def tile_shape(rows: int, columns: int, group: int, masked: bool, dropout: bool) -> TileShape:
@@ -54,9 +63,8 @@ class Band(NamedTuple):
     seqlen_k: int
 
     @classmethod
-    def of_window(cls, window_left: int, window_right: int, seqlen_q: int, seqlen_k: int) -> Band:
-        """Band of a bottom-right aligned window."""
-        diagonal = seqlen_k - seqlen_q
+    def of_window(cls, window_left: int, window_right: int, diagonal: int, seqlen_k: int) -> Band:
+        """Band of a window around the key that a row is aligned to; that of row 0 is ``diagonal``."""
         lower = diagonal - window_left if window_left >= 0 else None
         upper = diagonal + window_right if window_right >= 0 else None
         return cls(lower, upper, seqlen_k)
@@ -124,8 +132,18 @@ class Workspace:
         return buffer[:elements].view(shape)
 
 
+def product_dtype(spec: AttentionSpec) -> torch.dtype:
+    """Dtype in which the matrices of a call are multiplied.
+
+    Fp8 and what has a scale is multiplied in fp32, where neither rounds.
+    """
+    if (spec.is_fp8 or spec.has_descale) and spec.dtype != torch.float64:
+        return torch.float32
+    return _fast_dtype(spec.dtype)
+
+
 @functools.cache
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
+def _fast_dtype(dtype: torch.dtype) -> torch.dtype:
     """Dtype in which matrices of ``dtype`` are multiplied: fp16 has no fast product on a CPU, bf16 not on all."""
     if dtype == torch.bfloat16:
         fast = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()

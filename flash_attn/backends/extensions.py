@@ -1,0 +1,24 @@
+"""What a spec may ask beyond FlashAttention-2, as reasons of a backend that does not have it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flash_attn.attention_spec import AttentionSpec
+
+FP8, DESCALES = "fp8", "q_descale, k_descale, v_descale"
+
+
+def extension_reasons(spec: AttentionSpec, having: Collection[str] = ()) -> list[str]:
+    """One reason for everything that ``spec`` asks of fp8 and of the FlashAttention-3 interface, but for ``having``."""
+    asked = {
+        FP8: spec.is_fp8,
+        DESCALES: spec.has_descale,
+        "qv": spec.has_qv,
+        "seqused_q": spec.has_seqused_q,
+        "attention_chunk": spec.attention_chunk > 0,
+        "cu_seqlens_q over a KV cache": spec.phase == "decode" and spec.varlen_q,
+        "cu_seqlens_k_new": spec.varlen_new,
+        "rotary_seqlens": spec.has_rotary_seqlens,
+    }
+    return [f"has no {name}" for name, is_asked in asked.items() if is_asked and name not in having]
