@@ -1,10 +1,14 @@
-"""``python -m build_tools [--json]``: what a build would find, choose and why, without building."""
+"""``python -m build_tools [--json]``: what a build would find, choose and why, without building.
+
+``python -m build_tools ck --help`` compiles the CK extension.
+"""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from . import ck_command
 from .detect import detect
 from .errors import BuildError
 from .plan import decide, vendors_with_kernels
@@ -14,6 +18,9 @@ from .settings import Settings
 
 def main(arguments: list[str] | None = None) -> int:
     """Print detection and plan; return 1 when what was asked for cannot be built."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["ck"]:
+        return ck_command.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m build_tools", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json: bool = parser.parse_args(arguments).json

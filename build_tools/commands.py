@@ -5,9 +5,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from setuptools.command.bdist_wheel import bdist_wheel, get_platform
 from setuptools.command.build_py import build_py
 
-from .detect import detect
+from .ck_build import LIBRARY, CkBuild, build_ck
+from .detect import Detection, detect
 from .errors import BuildError
 from .plan import BuildPlan, decide, vendors_with_kernels
 from .report import describe_detection, describe_plan, metadata
@@ -50,12 +52,31 @@ class BuildPackage(build_py):
             # setuptools copies over what an earlier build left, which would ship modules deleted since.
             shutil.rmtree(package)
         super().run()
+        if plan.target == "rocm":
+            build_extension(plan, detection, package / LIBRARY)
 
         version = self.distribution.get_version()
         if settings.local_version:
             _set_version(package / "__init__.py", version)
         written = {"version": version, "editable": self.editable_mode, **metadata(settings, detection, plan)}
         (package / METADATA_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+def build_extension(plan: BuildPlan, detection: Detection, output: Path) -> None:
+    """Compile what the plan says into ``output``; objects stay in build/ck for the next time."""
+    assert plan.ck_preset
+    assert plan.jobs
+    build_ck(CkBuild(plan.archs, plan.head_dims, plan.ck_preset, ROOT / "build" / "ck", output, plan.jobs), detection)
+
+
+class BuildWheel(bdist_wheel):
+    """``bdist_wheel`` whose tag tells of native kernels: bound to the platform, but to no Python version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return ``py3-none-any`` of a pure package, else ``py3-none-PLATFORM``."""
+        if not (Path(self.bdist_dir) / "flash_attn" / LIBRARY).is_file():
+            return "py3", "none", "any"
+        return "py3", "none", get_platform(self.bdist_dir).replace("-", "_").replace(".", "_")
 
 
 def warn_on_terminal(plan: BuildPlan) -> None:

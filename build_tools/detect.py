@@ -62,7 +62,7 @@ def detect(settings: Settings, places: Places | None = None) -> Detection:
         rocm=rocm,
         torch=find_torch(places.python_folders),
         cutlass_include=_find_cutlass(settings, places.python_folders),
-        ck_include=_find_ck(settings, rocm),
+        ck_include=_find_ck(settings, rocm, places.python_folders),
         host=detect_host(settings.search_path, places.meminfo, places.cgroup),
     )
 
@@ -101,7 +101,8 @@ def detect_rocm(settings: Settings, default_path: Path) -> Rocm | None:
 
 def _hip_compiler(rocm_path: Path) -> Path | None:
     llvm = str(rocm_path / "llvm" / "bin")
-    return find("hipcc", str(rocm_path / "bin")) or find("amdclang++", llvm) or find("clang++", llvm)
+    own = str(rocm_path / "bin")
+    return find("hipcc", own) or find("amdclang++", llvm) or find("clang++", llvm) or find("clang++", own)
 
 
 def _rocm_of(compiler: Path, default_path: Path) -> Path:
@@ -141,10 +142,15 @@ def _find_cutlass(settings: Settings, folders: Iterable[Path]) -> Path | None:
     return _with_header(Path("cute/tensor.hpp"), *packaged)
 
 
-def _find_ck(settings: Settings, rocm: Rocm | None) -> Path | None:
+def _find_ck(settings: Settings, rocm: Rocm | None, folders: Iterable[Path]) -> Path | None:
+    """Find CK-tile: in CK_DIR alone if that is set, else in ROCm, else in the package amd-aiter."""
+    header = Path("ck_tile/ops/fmha.hpp")
     if settings.ck_dir:
-        return _with_header(Path("ck_tile/ops/fmha.hpp"), settings.ck_dir / "include", settings.ck_dir)
-    return _with_header(Path("ck_tile/ops/fmha.hpp"), rocm.path / "include") if rocm else None
+        return _with_header(header, settings.ck_dir / "include", settings.ck_dir)
+    if rocm is None:
+        return None
+    packaged = (folder / "aiter_meta/3rdparty/composable_kernel/include" for folder in folders)
+    return _with_header(header, rocm.path / "include", rocm.path / "composable_kernel" / "include", *packaged)
 
 
 def _with_header(header: Path, *folders: Path) -> Path | None:

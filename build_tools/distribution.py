@@ -6,7 +6,7 @@ from typing import Any
 
 from setuptools import find_packages
 
-from .commands import BuildPackage
+from .commands import BuildPackage, BuildWheel
 from .errors import BuildError
 from .settings import Settings
 
@@ -24,7 +24,7 @@ def setup_arguments(root: Path, settings: Settings) -> dict[str, Any]:
         "package_dir": {"flash_attn.triton_amd": "triton_amd"},
         "package_data": {"flash_attn.triton_amd": ["configs/*.json"]},
         "py_modules": ["flash_attn_2_cuda"],
-        "cmdclass": {"build_py": BuildPackage},
+        "cmdclass": {"build_py": BuildPackage, "bdist_wheel": BuildWheel},
     }
 
 

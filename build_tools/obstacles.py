@@ -2,7 +2,9 @@
 
 from collections.abc import Set
 
-from .detect import Detection
+from csrc_ck.families import FAMILIES, family_of
+
+from .detect import Detection, Rocm
 from .programs import version_numbers
 from .settings import Settings
 from .torch_build import Vendor
@@ -13,17 +15,22 @@ MINIMUM_NVCC = (12, 0)  # the first that compiles sm_90a
 CUDA_ARCHS = ("80", "90", "100", "120")
 FIRST_NVCC = {"100": (12, 8), "103": (12, 9), "110": (13, 0), "120": (12, 8), "121": (12, 9)}
 # Composable_kernel's attention does not compile for RDNA3 (gfx11); Triton serves what is not listed.
-CK_ARCHS = ("gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201")
-CK_ARCH_PREFIXES = ("gfx90a", "gfx94", "gfx95", "gfx120")
+CK_ARCHS = tuple(arch for family in FAMILIES for arch in family.archs)
+CK_WHEEL = "amd-aiter==0.1.7.post2.dev18"
 
 VENDOR_NAMES: dict[Vendor, str] = {"cuda": "CUDA", "rocm": "ROCm"}
 KERNEL_NAMES: dict[Vendor, str] = {"cuda": "CUDA kernels (csrc_cuda/)", "rocm": "CK kernels (csrc_ck/)"}
 
 
-def obstacles_to(vendor: Vendor, settings: Settings, detection: Detection, sources: Set[Vendor]) -> list[str]:
-    """Return every reason why this vendor's kernels cannot be built, each with what to do."""
+def obstacles_to(
+    vendor: Vendor, settings: Settings, detection: Detection, sources: Set[Vendor], *, cross: bool = False
+) -> list[str]:
+    """Return every reason why this vendor's kernels cannot be built, each with what to do.
+
+    A ``cross`` build is for another machine: any PyTorch has the headers for it.
+    """
     reasons = [] if vendor in sources else [f"this source tree has no {KERNEL_NAMES[vendor]}"]
-    reasons += _torch_obstacles(vendor, detection)
+    reasons += _torch_obstacles(vendor, detection, cross)
     reasons += _rocm_obstacles(settings, detection) if vendor == "rocm" else _cuda_obstacles(settings, detection)
     if detection.host.compiler is None:
         reasons.append("no C++ compiler (g++, clang++ or c++) on PATH: install g++")
@@ -32,7 +39,7 @@ def obstacles_to(vendor: Vendor, settings: Settings, detection: Detection, sourc
     return reasons
 
 
-def _torch_obstacles(vendor: Vendor, detection: Detection) -> list[str]:
+def _torch_obstacles(vendor: Vendor, detection: Detection, cross: bool) -> list[str]:
     torch, name = detection.torch, VENDOR_NAMES[vendor]
     if torch is None:
         return [
@@ -41,7 +48,7 @@ def _torch_obstacles(vendor: Vendor, detection: Detection) -> list[str]:
     reasons = []
     if version_numbers(torch.version) < MINIMUM_TORCH:
         reasons.append(f"PyTorch {torch.version} is too old: install torch >= 2.10")
-    if torch.vendor != vendor:
+    if torch.vendor != vendor and not cross:
         built_for = VENDOR_NAMES[torch.vendor] if torch.vendor else "CPU"
         reasons.append(f"PyTorch {torch.version} is a {built_for} build: install one built for {name}")
     return reasons
@@ -61,13 +68,21 @@ def _rocm_obstacles(settings: Settings, detection: Detection) -> list[str]:
             "install the ROCm of the same major version"
         )
     if detection.ck_include is None:
-        where = f"CK_DIR={settings.ck_dir}" if settings.ck_dir else f"{rocm.path}/include"
-        reasons.append(f"no ck_tile/ops/fmha.hpp in {where}: install ROCm's package composablekernel-dev or set CK_DIR")
+        reasons.append(no_ck_headers(settings, rocm))
     asked = settings.gpu_archs or rocm.gpu_archs
     unserved = [arch for arch in asked if not ck_serves(arch)]
     if unserved and (settings.gpu_archs or len(unserved) == len(asked)):
         reasons.append(f"CK has no attention kernels for {', '.join(unserved)}, which Triton serves")
     return reasons
+
+
+def no_ck_headers(settings: Settings, rocm: Rocm) -> str:
+    """Return where CK-tile was looked for and how to get it."""
+    where = f"CK_DIR={settings.ck_dir}" if settings.ck_dir else f"{rocm.path}/include"
+    return (
+        f"no ck_tile/ops/fmha.hpp in {where}: install ROCm's package composablekernel-dev or set CK_DIR to a checkout "
+        f"of composable_kernel, or pip install --no-deps --pre {CK_WHEEL}, which carries the headers"
+    )
 
 
 def _cuda_obstacles(settings: Settings, detection: Detection) -> list[str]:
@@ -99,7 +114,7 @@ def _cuda_obstacles(settings: Settings, detection: Detection) -> list[str]:
 
 def ck_serves(arch: str) -> bool:
     """Whether CK has attention kernels for an AMD architecture."""
-    return arch.startswith(CK_ARCH_PREFIXES)
+    return family_of(arch) is not None
 
 
 def nvcc_knows(arch: str, version: tuple[int, ...]) -> bool:

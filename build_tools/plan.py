@@ -1,6 +1,6 @@
 """Decide what to build from what is asked, what is found, and what kernels the source tree has."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from .detect import Detection
 from .errors import BuildError
 from .obstacles import CK_ARCHS, CUDA_ARCHS, KERNEL_NAMES, VENDOR_NAMES, ck_serves, nvcc_knows, obstacles_to
 from .programs import version_numbers
-from .settings import Settings
+from .settings import CkPreset, Settings
 from .torch_build import Vendor
 
 # Peak of the heaviest translation unit, compiled for one architecture.
@@ -27,6 +27,7 @@ class BuildPlan:
     reason: str
     archs: tuple[str, ...] = ()
     head_dims: tuple[int, ...] = ()
+    ck_preset: CkPreset | None = None
     jobs: int | None = None
     warnings: tuple[str, ...] = ()
 
@@ -46,7 +47,8 @@ def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> Bu
 
     Raises:
         BuildError: native kernels were asked for (BUILD_TARGET, FLASH_ATTENTION_FORCE_BUILD) and cannot be
-            built, or two settings exclude each other; the message says what to install or change.
+            built, two settings exclude each other, or all of ROCm is here but CK's headers; the message says
+            what to install or change.
     """
     named = None if settings.build_target == "auto" else settings.build_target
     left_out = _reason_to_leave_out(settings, detection)
@@ -63,6 +65,11 @@ def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> Bu
         if not obstacles:
             return _native_plan(vendor, settings, detection)
         failures.append((vendor, obstacles))
+        if not demanded and vendor == "rocm" and _lacks_only_ck(detection, obstacles):
+            raise BuildError(
+                f"found {_found(vendor, detection)}, but {obstacles[0]}. "
+                "FLASH_ATTENTION_SKIP_CUDA_BUILD=1 builds without CK kernels."
+            )
 
     if demanded:
         asker = f"BUILD_TARGET={named}" if named else "FLASH_ATTENTION_FORCE_BUILD"
@@ -75,6 +82,10 @@ def decide(settings: Settings, detection: Detection, sources: Set[Vendor]) -> Bu
         for vendor, reasons in failures
     )
     return BuildPlan("none", f"{found}: {PURE}", warnings=_unused(settings))
+
+
+def _lacks_only_ck(detection: Detection, obstacles: Sequence[str]) -> bool:
+    return detection.rocm is not None and detection.ck_include is None and len(obstacles) == 1
 
 
 def _reason_to_leave_out(settings: Settings, detection: Detection) -> str | None:
@@ -128,17 +139,19 @@ def _native_plan(vendor: Vendor, settings: Settings, detection: Detection) -> Bu
         archs = settings.cuda_archs or tuple(arch for arch in CUDA_ARCHS if nvcc_knows(arch, version))
         threads = min(settings.nvcc_threads, len(archs))
         head_dims: tuple[int, ...] = ()
+        preset = None
     else:
         assert detection.rocm
         present = tuple(arch for arch in detection.rocm.gpu_archs if ck_serves(arch))
         archs = settings.gpu_archs or present or CK_ARCHS
         head_dims = settings.head_dims
-    jobs, warnings = _jobs(settings, detection, GIB_PER_JOB[vendor] * threads)
+        preset = settings.ck_preset
+    jobs, warnings = bounded_jobs(settings, detection, GIB_PER_JOB[vendor] * threads)
     reason = f"found {_found(vendor, detection)}: building {KERNEL_NAMES[vendor]}"
-    return BuildPlan(vendor, reason, archs, head_dims, jobs, warnings)
+    return BuildPlan(vendor, reason, archs, head_dims, preset, jobs, warnings)
 
 
-def _jobs(settings: Settings, detection: Detection, gib_per_job: float) -> tuple[int, tuple[str, ...]]:
+def bounded_jobs(settings: Settings, detection: Detection, gib_per_job: float) -> tuple[int, tuple[str, ...]]:
     """Return the compilations at a time, bounded by cores and memory, and warnings about MAX_JOBS."""
     host = detection.host
     by_memory = 1 if host.memory_gib is None else max(1, int(host.memory_gib / gib_per_job))
@@ -159,6 +172,7 @@ def _unused(settings: Settings) -> tuple[str, ...]:
         "GPU_ARCHS": settings.gpu_archs,
         "FLASH_ATTN_CUDA_ARCHS": settings.cuda_archs,
         "CK_DIR": settings.ck_dir,
+        "FLASH_ATTENTION_CK_PRESET": settings.ck_preset != Settings.ck_preset,
         "CUTLASS_DIR": settings.cutlass_dir,
     }
     return tuple(f"{name} has no effect: no native kernels are built" for name, value in given.items() if value)

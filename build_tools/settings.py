@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import BuildError
 
 BuildTarget = Literal["auto", "cuda", "rocm"]
+CkPreset = Literal["minimal", "default", "full"]
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -42,6 +43,13 @@ def _parse_bool(text: str) -> bool:
 def _parse_target(text: str) -> str:
     word = text.lower()
     if word not in ("auto", "cuda", "rocm"):
+        raise ValueError
+    return word
+
+
+def _parse_preset(text: str) -> str:
+    word = text.lower()
+    if word not in get_args(CkPreset):
         raise ValueError
     return word
 
@@ -156,6 +164,15 @@ VARIABLES: tuple[Variable, ...] = (
         accepts="head dimensions from 1 to 512 separated by ',' such as 64,128",
         parse=_parse_head_dims,
     ),
+    Variable(
+        name="FLASH_ATTENTION_CK_PRESET",
+        field="ck_preset",
+        type="word",
+        default="default",
+        doc="How many CK kernels to build: minimal is for trying it, full has every combination of features.",
+        accepts="minimal, default or full",
+        parse=_parse_preset,
+    ),
     _count("MAX_JOBS", "max_jobs", "by cores and memory", "Compilations at a time."),
     _count(
         "NVCC_THREADS",
@@ -178,7 +195,7 @@ VARIABLES: tuple[Variable, ...] = (
         alias="ROCM_HOME",
     ),
     _folder("CUTLASS_DIR", "cutlass_dir", "the headers of package nvidia-cutlass", "CUTLASS checkout."),
-    _folder("CK_DIR", "ck_dir", "the headers in ROCM_PATH", "composable_kernel checkout."),
+    _folder("CK_DIR", "ck_dir", "the headers in ROCM_PATH, else in package amd-aiter", "composable_kernel checkout."),
     Variable(
         name="FLASH_ATTN_LOCAL_VERSION",
         field="local_version",
@@ -205,6 +222,7 @@ class Settings:
     gpu_archs: tuple[str, ...] = ()
     cuda_archs: tuple[str, ...] = ()
     head_dims: tuple[int, ...] = (32, 64, 128, 256)
+    ck_preset: CkPreset = "default"
     max_jobs: int | None = None
     nvcc_threads: int = 1
     cuda_home: Path | None = None

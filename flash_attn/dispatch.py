@@ -66,7 +66,7 @@ def requested() -> str:
 
 @cache
 def simulated_target() -> str | None:
-    """Architecture that the triton backend is simulated as; the environment is asked once."""
+    """Architecture that the triton and ck backends are simulated as; the environment is asked once."""
     return environment.simulated_target()
 
 
@@ -75,7 +75,9 @@ def backend(name: str) -> Backend:
     """The backend called ``name``; its module is imported on first use."""
     kind = getattr(importlib.import_module(f"flash_attn.backends.{name}"), _BACKENDS[name])
     options: tuple[object, ...] = ()
-    if name == "triton":
+    if name == "ck":
+        options = (simulated_target(),)
+    elif name == "triton":
         options = (simulated_target(), environment.triton_forward_config(), environment.triton_autotune())
     instance: Backend = kind(*options)
     return instance
@@ -94,7 +96,8 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 def reasons_against(name: str, spec: AttentionSpec, device: torch.device) -> list[str]:
     """Why backend ``name`` cannot answer ``spec`` for tensors on ``device`` of this machine; empty when it can."""
     asked = backend(name)
-    return [*asked.unsupported_reasons(spec, device), *asked.machine_reasons(device)]
+    against = [*asked.unsupported_reasons(spec, device), *asked.machine_reasons(device)]
+    return against or asked.build_reasons(spec, device)
 
 
 def reasons(spec: AttentionSpec, device: torch.device) -> dict[str, list[str]]:

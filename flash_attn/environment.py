@@ -43,8 +43,8 @@ SIMULATE = Variable(
     "FLASH_ATTENTION_SIMULATE",
     " | ".join(SIMULATED_TARGETS),
     "none",
-    "Run the triton backend on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then means triton "
-    "for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+    "Run the triton and ck backends on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then "
+    "means triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
 )
 TRITON_AMD_AUTOTUNE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
@@ -102,7 +102,7 @@ def check_device_values() -> bool:
 
 
 def simulated_target() -> str | None:
-    """Architecture that the triton backend is simulated as, or ``None``."""
+    """Architecture that the triton and ck backends are simulated as, or ``None``."""
     value = os.environ.get(SIMULATE.name, "")
     name = value.strip().lower()
     if name and name not in SIMULATED_TARGETS:

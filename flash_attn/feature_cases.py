@@ -141,6 +141,7 @@ FEATURES: tuple[Feature, ...] = (
     _decode("rotary, not interleaved", _APPEND, rotary_dim=64, rotary_interleaved=False),
     _decode("partial rotary", _APPEND, rotary_dim=32),
     _decode("paged", _APPEND, page_size=16),
+    _decode("paged, 64 tokens a page", _APPEND, page_size=64),
     _decode("cache_batch_idx", _APPEND, batch_idx=True),
     _decode("cache_leftpad", leftpad=True),
     _decode("num_splits", num_splits=3),

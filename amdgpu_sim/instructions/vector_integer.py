@@ -153,7 +153,19 @@ for kind in ("i32", "u32"):
     vector(f"v_minmax_{kind}", kind, f"{kind} {kind} {kind}", lambda a, b, c: np.maximum(np.minimum(a, b), c))
 vector("v_med3_i32", "i32", "i32 i32 i32", _median)
 vector("v_med3_u32", "u32", "u32 u32 u32", _median)
-vector("v_sad_u32", "u32", "u32 u32 u32", lambda a, b, c: np.maximum(a, b) - np.minimum(a, b) + c)
+
+
+def _distance(a: Array, b: Array) -> Array:
+    return np.maximum(a, b) - np.minimum(a, b)
+
+
+def _sad_halves(a: Array, b: Array, c: Array) -> Array:
+    low = np.uint32(0xFFFF)
+    return _distance(a & low, b & low) + _distance(a >> np.uint32(16), b >> np.uint32(16)) + c
+
+
+vector("v_sad_u32", "u32", "u32 u32 u32", lambda a, b, c: _distance(a, b) + c)
+vector("v_sad_u16", "u32", "u32 u32 u32", _sad_halves)
 
 
 def _truth_table(kind: str) -> Callable[[Decoding], Execute]:

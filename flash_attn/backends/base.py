@@ -154,9 +154,13 @@ class Backend(ABC):
     def machine_reasons(self, device: torch.device) -> list[str]:
         """Every reason why nothing runs on ``device`` here, whatever the spec: what is not installed, built or there.
 
-        A request is answered where neither these nor :meth:`unsupported_reasons` are any.
+        A request is answered where there are neither these nor :meth:`unsupported_reasons` nor :meth:`build_reasons`.
         """
         return ["PyTorch sees no GPU"] if device.type == "cuda" and not torch.cuda.is_available() else []
+
+    def build_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
+        """Every reason why what was built here cannot answer ``spec``; asked where there are no other reasons."""
+        return []
 
     def details(self) -> dict[str, str]:
         """What ``python -m flash_attn info`` says of how this backend runs here."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from typing import Any
 
+from torch import Tensor
+
+_one_launch = threading.Lock()
 _logger = logging.getLogger("flash_attn")
 
 
@@ -27,6 +33,32 @@ def simulated_device(target: str) -> AbstractContextManager[object]:
 
     _say_once(target)
     return amdgpu_sim.triton_device(target)
+
+
+@cache
+def hip_device(target: str) -> Any:
+    """The simulated ``target`` as this process's HIP device; make it before anything loads the HIP runtime."""
+    import amdgpu_sim
+
+    _say_once(target)
+    return amdgpu_sim.hip_device(target)
+
+
+@contextmanager
+def launching(target: str | None, tensors: Iterable[Tensor | None]) -> Iterator[None]:
+    """Within it HIP kernels run: on the simulator they may touch these tensors, and what they do wrong is raised.
+
+    ``target`` None means a real device.
+    """
+    if target is None:
+        yield
+        return
+    device = hip_device(target)
+    with _one_launch, device.allow(*(tensor for tensor in tensors if tensor is not None)):
+        try:
+            yield
+        finally:
+            device.raise_pending()
 
 
 @cache

@@ -72,6 +72,7 @@ INTEGER: list[tuple[str, str, int, Callable[..., int]]] = [
     ("gfx942", "v_max3_i32", 3, lambda a, b, c: max(s32(a), s32(b), s32(c))),
     ("gfx942", "v_med3_i32", 3, lambda a, b, c: sorted([s32(a), s32(b), s32(c)])[1]),
     ("gfx942", "v_sad_u32", 3, lambda a, b, c: abs(a - b) + c),
+    ("gfx942", "v_sad_u16", 3, lambda a, b, c: abs(a % 65536 - b % 65536) + abs(a // 65536 - b // 65536) + c),
     ("gfx942", "v_and_b16", 2, lambda a, b: a & b & M16),
     ("gfx942", "v_lshrrev_b16_e32", 2, lambda a, b: (b & M16) >> (a & 15)),
     ("gfx942", "v_add_u16_e32", 2, lambda a, b: (a + b) & M16),

@@ -21,6 +21,21 @@ def test_narrow_global_loads(name: str) -> None:
     assert np.array_equal(result.view(np.int32), source[4 : 4 + 64 * size].view(dtype))
 
 
+@pytest.mark.parametrize("name", ["u8", "i8", "u16", "i16"])
+def test_narrow_scalar_loads(name: str) -> None:
+    source, result = BYTES.copy(), np.zeros(32, np.uint32)
+    dtype = {"u8": np.uint8, "i8": np.int8, "u16": np.uint16, "i16": np.int16}[name]
+    place = int(np.argmax(source > 127)) // 2 * 2 + 1  # of a negative number at its upper byte
+    offset = place // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize
+    body = f"""{prologue("gfx1201")}
+    s_load_{name} s8, s[4:5], {hex(offset)}
+    s_wait_kmcnt 0x0
+    v_mov_b32_e32 v3, s8
+    global_store_b32 v1, v3, s[6:7]"""
+    run("gfx1201", body, source, result)
+    assert (result.view(np.int32) == int(source[offset : offset + 2].view(dtype)[0])).all()
+
+
 def test_halfword_loads_keep_the_other_half() -> None:
     source, result = BYTES.copy(), np.zeros(64, np.uint32)
     body = f"""{prologue("gfx942")}

@@ -148,7 +148,6 @@ def test_a_folder_without_its_compiler_is_named(machine: FakeMachine, folder: st
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
-        ("opt/rocm/include/ck_tile/ops/fmha.hpp", "composablekernel-dev or set CK_DIR"),
         ("usr/bin/ninja", "pip install ninja"),
         ("usr/bin/g++", "install g++"),
         ("opt/rocm/bin/hipcc", "install ROCm's HIP SDK"),
@@ -160,6 +159,42 @@ def test_each_missing_piece_is_an_obstacle(machine: FakeMachine, breaks: str, me
     assert message in plan(machine).reason
     with pytest.raises(BuildError, match=re.escape(message)):
         plan(machine, BUILD_TARGET="rocm")
+
+
+@pytest.mark.parametrize("env", [{}, {"BUILD_TARGET": "rocm"}, {"FLASH_ATTENTION_FORCE_BUILD": "1"}])
+def test_rocm_without_ck_headers_stops_and_tells_how_to_get_them(machine: FakeMachine, env: dict[str, str]) -> None:
+    machine.rocm_complete()
+    (machine.rocm_path / "include/ck_tile/ops/fmha.hpp").unlink()
+    with pytest.raises(BuildError, match="composablekernel-dev or set CK_DIR to a checkout") as error:
+        plan(machine, **env)
+    assert "pip install --no-deps --pre amd-aiter==" in str(error.value)
+    assert ("FLASH_ATTENTION_SKIP_CUDA_BUILD=1 builds without" in str(error.value)) == (not env)
+    assert plan(machine, FLASH_ATTENTION_SKIP_CUDA_BUILD="1").target == "none"
+
+
+def test_missing_ck_headers_are_one_reason_among_others(machine: FakeMachine) -> None:
+    machine.rocm_complete()
+    (machine.rocm_path / "include/ck_tile/ops/fmha.hpp").unlink()
+    (machine.bin / "ninja").unlink()
+    chosen = plan(machine)
+    assert chosen.target == "none"
+    assert "composablekernel-dev or set CK_DIR" in chosen.reason
+
+
+def test_ck_headers_of_the_wheel_are_found(machine: FakeMachine) -> None:
+    machine.rocm_complete()
+    (machine.rocm_path / "include/ck_tile/ops/fmha.hpp").unlink()
+    include = machine.ck(machine.site / "aiter_meta/3rdparty/composable_kernel")
+    assert machine.detect().ck_include == include
+    assert plan(machine).target == "rocm"
+
+
+def test_ck_preset(machine: FakeMachine) -> None:
+    machine.rocm_complete()
+    assert plan(machine).ck_preset == "default"
+    assert plan(machine, FLASH_ATTENTION_CK_PRESET="Minimal").ck_preset == "minimal"
+    with pytest.raises(BuildError, match="FLASH_ATTENTION_CK_PRESET='some' is not understood: expected minimal"):
+        plan(machine, FLASH_ATTENTION_CK_PRESET="some")
 
 
 def test_versions_that_do_not_fit(machine: FakeMachine) -> None:

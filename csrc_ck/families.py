@@ -1,0 +1,127 @@
+"""Architectures that share instances, and the tiles and pipelines that each family's instances use.
+
+A tile is (queries, keys, head-dim unroll, key unroll, waves, matrix instruction); the shapes are those for which
+CK-tile defines the layouts. Which pipeline a family uses is decided by registers and spills, which
+``python -m build_tools ck --report`` measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Pipeline = Literal["QRKSVS", "QRKSVSAsync", "QRKSVSAsyncTrload"]
+
+
+@dataclass(frozen=True)
+class ForwardTile:
+    """Block tile of the forward, its pipeline and the shape of the matrix instruction that its waves use."""
+
+    pipeline: Pipeline
+    queries: int
+    keys: int
+    unroll_qk: int
+    unroll_pv: int
+    waves: int
+    instruction: tuple[int, int, int]
+    blocks_per_cu: int = -1
+
+    def __post_init__(self) -> None:
+        """ValueError for unrolls of which CK-tile would load a part only."""
+        if self.pipeline == "QRKSVSAsync" and self.unroll_qk != self.unroll_pv:
+            raise ValueError(f"QRKSVSAsync loads K by the unroll of P.V, so {self.unroll_qk} must be {self.unroll_pv}")
+
+    @property
+    def pads(self) -> bool:
+        """Whether smaller head dims cost nothing; other pipelines have a slower kernel for them."""
+        return self.pipeline == "QRKSVSAsync"
+
+
+@dataclass(frozen=True)
+class BackwardTile:
+    """Block tile of the backward: ``unroll_dq`` keys at a time in dS * K, whose waves are ``dq_waves``.
+
+    ``depth`` is that of the wide matrix instruction, 16 x 16 x depth.
+    """
+
+    queries: int
+    keys: int
+    unroll_dq: int
+    dq_waves: tuple[int, int]
+    depth: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """Architectures whose instances have the same C++ source.
+
+    ``forward`` and ``backward`` have a row for each head dim that kernels are compiled for; a head dim between two
+    rows is padded to the larger. ``split`` is for few queries over many keys, for exact head dims.
+    """
+
+    name: str
+    archs: tuple[str, ...]
+    forward: dict[int, ForwardTile]
+    backward: dict[int, BackwardTile]
+    split: dict[int, ForwardTile]
+
+
+_32X32X16 = (32, 32, 16)
+_16X16X16 = (16, 16, 16)
+_MFMA_BACKWARD = {
+    32: BackwardTile(32, 128, 64, (2, 2), 32),
+    64: BackwardTile(32, 128, 32, (1, 4), 32),
+    128: BackwardTile(16, 128, 32, (1, 4), 32),
+    256: BackwardTile(16, 64, 32, (1, 4), 32),
+}
+_MFMA_SPLIT = {
+    64: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+    128: ForwardTile("QRKSVS", 64, 128, 32, 32, 4, _16X16X16),
+    256: ForwardTile("QRKSVS", 64, 128, 32, 32, 4, _16X16X16),
+}
+_WMMA_SPLIT = {dim: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16) for dim in (64, 128, 256)}
+
+FAMILIES = (
+    Family(
+        name="gfx9",
+        archs=("gfx90a", "gfx942"),
+        forward={
+            32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
+        },
+        backward=_MFMA_BACKWARD,
+        split=_MFMA_SPLIT,
+    ),
+    Family(
+        name="gfx950",
+        archs=("gfx950",),
+        forward={
+            32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
+        },
+        backward=_MFMA_BACKWARD,
+        split=_MFMA_SPLIT,
+    ),
+    Family(
+        name="gfx12",
+        archs=("gfx1200", "gfx1201"),
+        forward={
+            32: ForwardTile("QRKSVS", 64, 64, 16, 32, 4, _16X16X16),
+            64: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+            128: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+            256: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+        },
+        backward={},  # CK-tile's spills hundreds of registers here
+        split=_WMMA_SPLIT,
+    ),
+)
+
+
+def family_of(arch: str) -> Family | None:
+    """The family of an architecture named as a compiler names it (``gfx942:xnack-``), or None."""
+    base = arch.partition(":")[0]
+    return next((family for family in FAMILIES if base in family.archs), None)

@@ -1,0 +1,228 @@
+// The operators of a native backend, registered in torch.library through LibTorch's stable ABI.
+//
+// Python allocates every tensor, results included: what a call writes is visible there, and no
+// allocator crosses the binding.
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include "device.h"
+#include "kernels.h"
+#include "problem.h"
+
+// Weak, so that the library loads on a PyTorch without GPU support.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
+
+namespace flash_attn {
+namespace {
+
+// The device of a call is current while this lives. CPU tensors are for a simulated device, whose
+// kernels compute in host memory.
+class Launch {
+ public:
+  explicit Launch(const Tensor& q) {
+    if (q.is_cpu()) {
+      if (!is_simulated()) fail("q is on the CPU, and the device here is not a simulated one");
+      return;
+    }
+    const auto index = q.get_device_index();
+    if (aoti_torch_get_current_cuda_stream == nullptr) fail("this PyTorch has no GPU support");
+    guard_.emplace(index);
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &stream_));
+  }
+  void* stream() const { return stream_; }
+
+ private:
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  void* stream_ = nullptr;
+};
+
+// Memory of a dense float32 tensor that kernels write or read.
+float* dense_floats(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape,
+                    const Tensor& q) {
+  check_device(tensor, name, q);
+  check_shape(tensor, name, shape);
+  if (tensor.scalar_type() != ScalarType::Float || !tensor.is_contiguous()) {
+    fail(name, " is not contiguous float32");
+  }
+  return static_cast<float*>(tensor.mutable_data_ptr());
+}
+
+// A float32 for each row: (batch, nheads_q, seqlen_q), or (nheads_q, total_q) of a varlen call.
+float* row_floats(AttentionParams& p, const Tensor& tensor, const char* name, const Tensor& q) {
+  p.lse_head_stride = to_int32(p.varlen ? q.size(0) : p.seqlen_q, "a stride");
+  p.lse_batch_stride = p.varlen ? 0 : to_int32(int64_t{p.nheads_q} * p.seqlen_q, "a stride");
+  return p.varlen ? dense_floats(tensor, name, {p.nheads_q, q.size(0)}, q)
+                  : dense_floats(tensor, name, {p.batch, p.nheads_q, p.seqlen_q}, q);
+}
+
+// Check a tensor of rows x heads x head_dim like `rows` (q or k), and return its strides.
+Strides rows_like(const Tensor& tensor, const char* name, const Tensor& rows, int64_t nheads,
+                  int64_t head_dim, const Tensor& q) {
+  check_device(tensor, name, q);
+  if (tensor.scalar_type() != q.scalar_type()) fail(name, " does not have the dtype of q");
+  if (rows.dim() == 3) {
+    check_shape(tensor, name, {rows.size(0), nheads, head_dim});
+  } else {
+    check_shape(tensor, name, {rows.size(0), rows.size(1), nheads, head_dim});
+  }
+  return strides_of(tensor, name);
+}
+
+void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+             const Tensor& softmax_lse, const OptionalTensor& cu_seqlens_q,
+             const OptionalTensor& cu_seqlens_k, const OptionalTensor& seqused_k,
+             const OptionalTensor& alibi_slopes, const OptionalTensor& rng_state,
+             int64_t max_seqlen_q, int64_t max_seqlen_k, double softmax_scale, double softcap,
+             double dropout_p, int64_t window_left, int64_t window_right) {
+  ForwardParams p{};
+  set_problem(
+      p, {q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, rng_state, max_seqlen_q,
+          max_seqlen_k, softmax_scale, softcap, dropout_p, window_left, window_right});
+  p.softmax_lse = row_floats(p, softmax_lse, "softmax_lse", q);
+  p.out_strides = rows_like(out, "out", q, p.nheads_q, p.head_dim_v, q);
+  p.out = out.mutable_data_ptr();
+  if (q.numel() == 0) return;
+  const Launch launch(q);
+  run_forward(p, launch.stream());
+}
+
+void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dout,
+              const Tensor& softmax_lse, const Tensor& softmax_d, const Tensor& dq_accumulator,
+              const Tensor& dk, const Tensor& dv, const OptionalTensor& cu_seqlens_q,
+              const OptionalTensor& cu_seqlens_k, const OptionalTensor& seqused_k,
+              const OptionalTensor& alibi_slopes, const OptionalTensor& rng_state,
+              int64_t max_seqlen_q, int64_t max_seqlen_k, double softmax_scale, double softcap,
+              double dropout_p, int64_t window_left, int64_t window_right, bool deterministic) {
+  BackwardParams p{};
+  set_problem(
+      p, {q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, rng_state, max_seqlen_q,
+          max_seqlen_k, softmax_scale, softcap, dropout_p, window_left, window_right});
+  p.deterministic = deterministic;
+  p.softmax_lse = row_floats(p, softmax_lse, "softmax_lse", q);
+  p.softmax_d = row_floats(p, softmax_d, "softmax_d", q);
+  p.dout_strides = rows_like(dout, "dout", q, p.nheads_q, p.head_dim_v, q);
+  p.dk_strides = rows_like(dk, "dk", k, p.nheads_q, p.head_dim, q);
+  p.dv_strides = rows_like(dv, "dv", k, p.nheads_q, p.head_dim_v, q);
+  p.dout = dout.const_data_ptr(), p.dk = dk.mutable_data_ptr(), p.dv = dv.mutable_data_ptr();
+  if (q.numel() == 0 || k.numel() == 0) return;
+
+  const Launch launch(q);
+  const int64_t block =
+      deterministic ? kernel_block("backward", architecture(current_device()), p) : 0;
+  const int64_t splits = block > 0 ? (p.seqlen_k + block - 1) / block : 1;
+  const int64_t rows = p.varlen ? q.size(0) : int64_t{p.batch} * p.seqlen_q;
+  const int64_t row = int64_t{p.nheads_q} * p.head_dim;
+  p.dq_accumulator =
+      dense_floats(dq_accumulator, "dq_accumulator", {splits, rows, p.nheads_q, p.head_dim}, q);
+  p.dq_strides = {p.varlen ? 0 : to_int32(p.seqlen_q * row, "a stride"), to_int32(row, "a stride"),
+                  p.head_dim};
+  p.dq_split_stride = splits > 1 ? to_int32(rows * row, "a stride") : 0;
+  run_backward(p, launch.stream());
+}
+
+void split(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+           const Tensor& softmax_lse, const OptionalTensor& seqused_k,
+           const OptionalTensor& cache_batch_idx, const OptionalTensor& block_table,
+           const OptionalTensor& alibi_slopes, double softmax_scale, double softcap,
+           int64_t window_left, int64_t window_right) {
+  if (k.dim() != 4 || out.dim() != 5)
+    fail("k has ", k.dim(), " and out ", out.dim(), " dimensions");
+  if (block_table && (block_table->dim() != 2 || cache_batch_idx)) {
+    fail("block_table is (batch, max_pages) and comes without cache_batch_idx");
+  }
+  const int64_t pages = block_table ? block_table->size(1) : 1;
+  const OptionalTensor none;
+  SplitParams p{};
+  set_problem(p,
+              {q, k, v, none, none, seqused_k, alibi_slopes, none, q.size(1), k.size(1) * pages,
+               softmax_scale, softcap, 0.0, window_left, window_right},
+              true);
+  const auto rows = [&](const OptionalTensor& tensor, const char* name, auto... columns) {
+    return data_of<int32_t>(tensor, name, ScalarType::Int, {p.batch, columns...}, q);
+  };
+  p.paged = block_table.has_value();
+  p.block_table = rows(block_table, "block_table", pages);
+  p.block_table_stride = to_int32(pages, "the pages of a sequence");
+  p.page_size = to_int32(k.size(1), "the page size");
+  p.cache_batch_idx = rows(cache_batch_idx, "cache_batch_idx");
+  if (!p.paged && p.cache_batch_idx == nullptr && k.size(0) != p.batch) {
+    fail("k has ", k.size(0), " cache rows for a batch of ", p.batch, " without cache_batch_idx");
+  }
+  p.num_splits = to_int32(out.size(0), "num_splits");
+  p.lse_head_stride = p.seqlen_q;
+  p.lse_batch_stride = to_int32(int64_t{p.nheads_q} * p.seqlen_q, "a stride");
+  p.softmax_lse =
+      dense_floats(softmax_lse, "softmax_lse", {p.num_splits, p.batch, p.nheads_q, p.seqlen_q}, q);
+  p.out =
+      dense_floats(out, "out", {p.num_splits, p.batch, p.seqlen_q, p.nheads_q, p.head_dim_v}, q);
+  to_int32(p.batch * int64_t{p.seqlen_q} * p.nheads_q * p.head_dim_v, "a stride");
+  if (q.numel() == 0) return;
+  const Launch launch(q);
+  run_split(p, launch.stream());
+}
+
+// Architecture of a device, or the runtime's reason why there is none.
+std::string device_architecture(int64_t index) { return architecture(static_cast<int>(index)); }
+
+// Keys of a block of the kernel that serves such calls, 0 if there is none.
+int64_t block_size(const std::string& phase, const std::string& arch, bool bfloat16,
+                   int64_t head_dim, int64_t head_dim_v, bool varlen, bool paged, bool masked,
+                   bool softcap, bool alibi, bool dropout, bool deterministic) {
+  const Features features{bfloat16 ? DataType::kBFloat16 : DataType::kFloat16,
+                          to_int32(head_dim, "head_dim"),
+                          to_int32(head_dim_v, "head_dim_v"),
+                          varlen,
+                          paged,
+                          masked,
+                          softcap,
+                          alibi,
+                          dropout,
+                          deterministic};
+  return kernel_block(phase, arch, features);
+}
+
+}  // namespace
+}  // namespace flash_attn
+
+STABLE_TORCH_LIBRARY(FLASH_ATTN_LIBRARY, m) {
+  m.def("instances() -> str");
+  m.def("device_architecture(int index) -> str");
+  m.def(
+      "block_size(str phase, str arch, bool bfloat16, int head_dim, int head_dim_v, bool varlen, "
+      "bool paged, bool masked, bool softcap, bool alibi, bool dropout, bool deterministic) -> "
+      "int");
+  m.def(
+      "forward(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) softmax_lse, "
+      "Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? alibi_slopes, "
+      "Tensor? rng_state, int max_seqlen_q, int max_seqlen_k, float softmax_scale, float softcap, "
+      "float dropout_p, int window_left, int window_right) -> ()");
+  m.def(
+      "backward(Tensor q, Tensor k, Tensor v, Tensor dout, Tensor softmax_lse, Tensor softmax_d, "
+      "Tensor(a!) dq_accumulator, Tensor(b!) dk, Tensor(c!) dv, Tensor? cu_seqlens_q, "
+      "Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? alibi_slopes, Tensor? rng_state, "
+      "int max_seqlen_q, int max_seqlen_k, float softmax_scale, float softcap, float dropout_p, "
+      "int window_left, int window_right, bool deterministic) -> ()");
+  m.def(
+      "split(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) softmax_lse, "
+      "Tensor? seqused_k, Tensor? cache_batch_idx, Tensor? block_table, Tensor? alibi_slopes, "
+      "float softmax_scale, float softcap, int window_left, int window_right) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(FLASH_ATTN_LIBRARY, CompositeExplicitAutograd, m) {
+  m.impl("instances", TORCH_BOX(&flash_attn::instances));
+  m.impl("device_architecture", TORCH_BOX(&flash_attn::device_architecture));
+  m.impl("block_size", TORCH_BOX(&flash_attn::block_size));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(FLASH_ATTN_LIBRARY, CUDA, m) {
+  m.impl("forward", TORCH_BOX(&flash_attn::forward));
+  m.impl("backward", TORCH_BOX(&flash_attn::backward));
+  m.impl("split", TORCH_BOX(&flash_attn::split));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(FLASH_ATTN_LIBRARY, CPU, m) {
+  m.impl("forward", TORCH_BOX(&flash_attn::forward));
+  m.impl("backward", TORCH_BOX(&flash_attn::backward));
+  m.impl("split", TORCH_BOX(&flash_attn::split));
+}

@@ -1,0 +1,65 @@
+"""Attention over caches and pages by the CK kernel that splits the keys, and the merge of its splits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.base import AttentionInputs, ForwardResult
+from flash_attn.backends.ck_tensors import aligned, slopes
+from flash_attn.backends.simulation import launching
+
+_QUERIES = 64  # of a tile
+_MAX_SPLITS = 32
+_BLOCKS_PER_SPLIT = 2  # fewer keys than that cost more to merge than they save
+_SIMULATED_PROCESSORS = 8
+
+
+def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None, block: int) -> ForwardResult:
+    """Attention of validated inputs; ``block`` is the keys of the kernel's tile.
+
+    Lengths, page numbers and cache rows are clamped, so that nothing outside of the caches is read.
+    """
+    q, k = inputs.q, inputs.k
+    batch, seqlen_q, nheads_q, _ = q.shape
+    capacity = k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
+    splits = spec.num_splits or _splits(q, capacity, block, simulated)
+    out = q.new_empty((splits, batch, seqlen_q, nheads_q, inputs.v.shape[-1]), dtype=torch.float32)
+    softmax_lse = q.new_empty((splits, batch, nheads_q, seqlen_q), dtype=torch.float32)
+    if capacity == 0 or k.numel() == 0:
+        return merge(out.zero_(), softmax_lse.fill_(-torch.inf), q.dtype)
+    tensors = (
+        *(aligned(q), aligned(k), aligned(inputs.v), out, softmax_lse),
+        _clamped(inputs.seqused_k, capacity),
+        _clamped(inputs.cache_batch_idx, k.shape[0] - 1),
+        _clamped(inputs.block_table, k.shape[0] - 1),
+        slopes(inputs),
+    )
+    numbers = (spec.softmax_scale, spec.softcap, spec.window_left, spec.window_right)
+    with launching(simulated, tensors):
+        torch.ops.flash_attn_ck.split(*tensors, *numbers)
+    return merge(out, softmax_lse, q.dtype)
+
+
+def merge(out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult:
+    """Results of splits, ``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``."""
+    if out.shape[0] == 1:
+        return ForwardResult(out[0].to(dtype), softmax_lse[0])
+    total = softmax_lse.logsumexp(0)
+    weights = torch.exp(softmax_lse - total.masked_fill(total == -torch.inf, 0.0))
+    merged = (out * weights.transpose(-1, -2).unsqueeze(-1)).sum(0)
+    return ForwardResult(merged.to(dtype), total)
+
+
+def _splits(q: Tensor, capacity: int, block: int, simulated: str | None) -> int:
+    """Splits that occupy every processor twice, as far as there are keys for them."""
+    processors = (
+        _SIMULATED_PROCESSORS if simulated else torch.cuda.get_device_properties(q.device).multi_processor_count
+    )
+    groups = q.shape[0] * q.shape[2] * -(-q.shape[1] // _QUERIES)
+    return max(1, min(2 * processors // max(groups, 1), capacity // (block * _BLOCKS_PER_SPLIT), _MAX_SPLITS))
+
+
+def _clamped(indices: Tensor | None, highest: int) -> Tensor | None:
+    return None if indices is None else indices.clamp(0, highest).to(torch.int32).contiguous()

@@ -1,0 +1,123 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from csrc_ck.families import FAMILIES, ForwardTile, family_of
+from csrc_ck.generate import dispatch_table, main, select, write
+from csrc_ck.instances import PRESETS, ForwardInstance
+
+ARCHS = [arch for family in FAMILIES for arch in family.archs]
+DIMS = (32, 64, 128, 256)
+
+
+def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = DIMS, only: str = "*") -> list[str]:
+    assert preset in PRESETS
+    return [selection.instance.name for selection in select(archs, dims, preset, (only,))]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_name_is_one_kernel(preset: str) -> None:
+    chosen = names(*ARCHS, preset=preset)
+    assert len(set(chosen)) == len(chosen)
+
+
+def test_a_smaller_preset_is_part_of_a_larger_one() -> None:
+    small, middle, large = (set(names("gfx942", "gfx1201", preset=preset)) for preset in PRESETS)
+    assert small < middle < large
+
+
+def test_minimal_serves_both_dtypes_and_layouts_of_each_phase() -> None:
+    chosen = names("gfx942", preset="minimal", dims=(128,))
+    for phase, layouts in {
+        "forward": ("dense", "varlen"),
+        "backward": ("dense", "varlen"),
+        "split": ("dense", "paged"),
+    }.items():
+        for dtype in ("fp16", "bf16"):
+            for layout in layouts:
+                assert f"{phase}_gfx9_{dtype}_d128_{layout}_masked" in chosen
+    assert len(chosen) == 12
+
+
+def test_head_dims_and_patterns_choose() -> None:
+    assert all("_d64_" in name for name in names("gfx942", dims=(64,)))
+    assert set(names("gfx942", only="split_*_bf16_*")) == {n for n in names("gfx942") if re.match("split_.*_bf16_", n)}
+    assert names("gfx942", only="nothing") == []
+
+
+def test_an_architecture_is_compiled_with_its_family_alone() -> None:
+    by_archs = {selection.archs for selection in select(["gfx942", "gfx90a", "gfx1201"], (128,), "minimal")}
+    assert by_archs == {("gfx942", "gfx90a"), ("gfx1201",)}
+    assert names("gfx1100") == []
+
+
+def test_features_of_the_target_choose_the_family() -> None:
+    family = family_of("gfx942:sramecc+:xnack-")
+    assert family is not None
+    assert family.name == "gfx9"
+    assert family_of("gfx1100") is None
+
+
+def test_wmma_has_no_backward() -> None:
+    assert not [name for name in names("gfx1200", "gfx1201", preset="full") if name.startswith("backward")]
+
+
+def test_an_asynchronous_tile_loads_whole_keys() -> None:
+    with pytest.raises(ValueError, match="QRKSVSAsync loads K by the unroll of P"):
+        ForwardTile("QRKSVSAsync", 128, 64, 32, 16, 4, (32, 32, 16))
+
+
+def test_an_exact_kernel_comes_before_the_padded_one() -> None:
+    chosen = [name for name in names("gfx1201", only="forward_*_bf16_d128_dense_masked*") if "softcap" not in name]
+    assert chosen[0] == "forward_gfx12_bf16_d128_dense_masked"
+    assert "forward_gfx12_bf16_d128_dense_masked_padded" in chosen[1:]
+
+
+def test_the_table_lists_what_the_library_tells() -> None:
+    selections = select(["gfx942:xnack-", "gfx1201"], (64, 128), "default")
+    table = dispatch_table(selections)
+    described = json.loads("".join(json.loads(line) for line in re.findall(r'^    (".*")$', table, re.MULTILINE)))
+    assert [row["name"] for row in described] == [selection.instance.name for selection in selections]
+    assert {arch for row in described for arch in row["archs"]} == {"gfx942", "gfx1201"}
+    for row in described:
+        assert f'{{"{row["name"]}", "{" ".join(row["archs"])}", {{DataType::' in table
+        assert f"&launch_{row['name']}}}" in table
+    assert table.count("    {}};") == 3
+
+
+def test_a_row_has_the_features_of_its_instance() -> None:
+    (selection,) = select(["gfx942"], (128,), "default", ("forward_*_fp16_d128_varlen_masked_softcap",))
+    row = next(line for line in dispatch_table([selection]).splitlines() if line.startswith('    {"forward'))
+    # varlen, paged, masked, softcap, alibi, dropout, deterministic
+    assert "{DataType::kFloat16, 128, 128, true, false, true, true, false, false, false}, false, 64," in row
+
+
+def test_a_source_instantiates_its_tile() -> None:
+    (selection,) = select(["gfx90a"], (128,), "minimal", ("forward_*_bf16_d128_dense_masked",))
+    instance = selection.instance
+    assert isinstance(instance, ForwardInstance)
+    for part in (
+        "Forward<BFloat16, ForwardTile<128, 64, 32, 128, 32, 128, 4, 32, 32, 16>",
+        "ck_tile::BlockFmhaPipelineQRKSVSAsync, false",
+        "ForwardFeatures{.masked = true, .padded_head_dim = true}",
+        "launch_forward<forward_gfx9_bf16_d128_dense_masked>",
+    ):
+        assert part in instance.source
+
+
+def test_writing_again_touches_nothing_and_removes_what_is_stale(tmp_path: Path) -> None:
+    first = write(select(["gfx942"], (64, 128), "minimal"), tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in first}
+    assert write(select(["gfx942"], (64, 128), "minimal"), tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in first} == times
+    second = write(select(["gfx942"], (128,), "minimal"), tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(second)
+
+
+def test_the_command_prints_the_estimated_time(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--list", "--arch", "gfx942", "--preset", "minimal", "--only", "*_d128_*"])
+    *rows, total = capsys.readouterr().out.splitlines()
+    assert len(rows) == 12
+    assert sum(float(row.split()[0]) for row in rows) == float(total.split()[0])

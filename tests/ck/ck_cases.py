@@ -1,0 +1,87 @@
+"""Cases, and what runs them on CK kernels as simulated machine code: ``python ck_cases.py ARCH LIBRARY CASE...``.
+
+A process of its own for each architecture, since a process simulates one. Prints a JSON object: for each case its
+results, with error and allowed error.
+"""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from flash_attn import dispatch
+from flash_attn.backends import ck_library
+from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, compare_decode
+
+_FORWARD = AttentionCase(
+    seqlens_q=(70, 70),
+    seqlens_k=(140, 140),
+    nheads_q=2,
+    nheads_k=1,
+    head_dim=128,
+    head_dim_v=128,
+    dtype=torch.bfloat16,
+    backward=False,
+)
+_VARLEN = replace(_FORWARD, varlen=True, seqlens_q=(5, 131, 64, 0), seqlens_k=(17, 140, 64, 3))
+_BACKWARD = replace(_FORWARD, backward=True)
+_PAGED = DecodeCase(
+    cache_seqlens=(17, 300),
+    capacity=512,
+    page_size=128,
+    nheads_q=2,
+    nheads_k=1,
+    head_dim=128,
+    head_dim_v=128,
+    dtype=torch.bfloat16,
+)
+# The kernels that the tests build for each architecture.
+KERNELS = {
+    "gfx942": ("*_bf16_d128_*", "forward_*_fp16_d128_dense_*"),
+    "gfx90a": ("forward_*_bf16_d128_*",),
+    "gfx950": ("forward_*_bf16_d128_*",),
+    "gfx1201": ("forward_*_bf16_d128_*",),
+}
+CASES: dict[str, AttentionCase | DecodeCase] = {
+    "forward": _FORWARD,
+    "forward float16": replace(_FORWARD, dtype=torch.float16),
+    "forward causal": replace(_FORWARD, causal=True),
+    "forward causal, rows without keys": replace(_FORWARD, causal=True, seqlens_q=(140,), seqlens_k=(70,)),
+    "forward window": replace(_FORWARD, window_size=(20, 5)),
+    "forward grouped": replace(_FORWARD, causal=True, nheads_q=4, nheads_k=2),
+    "forward head_dim 72": replace(_FORWARD, head_dim=72, head_dim_v=72),
+    "forward varlen": _VARLEN,
+    "forward varlen causal": replace(_VARLEN, causal=True),
+    "forward varlen seqused": replace(_VARLEN, seqused=True),
+    "backward": _BACKWARD,
+    "backward causal grouped": replace(_BACKWARD, causal=True, nheads_q=4, nheads_k=2),
+    "backward window": replace(_BACKWARD, window_size=(20, 5)),
+    "backward rows without keys": replace(_BACKWARD, causal=True, seqlens_q=(140,), seqlens_k=(70,)),
+    "backward varlen causal": replace(_VARLEN, causal=True, backward=True),
+    "decode paged": _PAGED,
+    "decode paged, three splits": replace(_PAGED, num_splits=3),
+    "decode paged, append": replace(_PAGED, seqlen_new=2, seqlen_q=2, rotary_dim=64),
+    "decode cache_batch_idx": replace(_PAGED, page_size=0, batch_idx=True),
+}
+
+
+def main(arch: str, library: Path, names: list[str]) -> None:
+    """Run the cases of those names."""
+    os.environ["FLASH_ATTENTION_SIMULATE"] = arch
+    # what torch.empty returns is NaN then: a result that no kernel writes shows
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    ck_library.LIBRARY = library
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    with dispatch.use_backend("ck"):
+        for name in names:
+            case = CASES[name]
+            results = compare_attention(case) if isinstance(case, AttentionCase) else compare_decode(case)
+            found[name] = {result.name: (float(result.error), float(result.allowed)) for result in results}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,76 @@
+"""CK kernels with their host code, from public API to machine code, on the simulator. ``python -m pytest -m hip``."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ck_cases import CASES, KERNELS
+
+from build_tools.ck_build import ROOT
+
+pytestmark = pytest.mark.hip
+
+FORWARD = [name for name in CASES if name.startswith("forward") and "float16" not in name]
+BuildLibrary = Callable[[str, tuple[str, ...]], Path]
+
+
+@cache
+def simulate(library: Path, arch: str, *names: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the errors and allowed errors of every case, by name and result."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("ck_cases.py")), arch, str(library), *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, tuple[float, float]]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def cases(arch: str) -> list[str]:
+    return list(CASES) if arch == "gfx942" else [name for name in FORWARD if "72" not in name or arch != "gfx1201"]
+
+
+# Loads the library where the HIP runtime sees no device, and prints what the runtime says.
+WITHOUT_A_DEVICE = """
+import sys
+import torch
+from amdgpu_sim.hip.library import load_library
+load_library()
+torch.ops.load_library(sys.argv[1])
+q = torch.zeros(1, 8, 1, 128, dtype=torch.bfloat16)
+lse = torch.zeros(1, 1, 8)
+for call in (
+    lambda: torch.ops.flash_attn_ck.device_architecture(0),
+    lambda: torch.ops.flash_attn_ck.forward(q, q, q, q, lse, *[None] * 5, 8, 8, 1.0, 0.0, 0.0, -1, -1),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_without_a_device_the_library_loads_and_says_so(build_library: BuildLibrary) -> None:
+    library = build_library("gfx942", KERNELS["gfx942"])
+    command = [sys.executable, "-c", WITHOUT_A_DEVICE, str(library)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["device 0: no ROCm-capable device is detected"] * 2
+
+
+@pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch in KERNELS for name in cases(arch)])
+def test_the_kernels_are_as_exact_as_pytorch(build_library: BuildLibrary, arch: str, name: str) -> None:
+    library = build_library(arch, KERNELS[arch])
+    results = simulate(library, arch, *cases(arch))[name]
+    assert results.keys() >= ({"out", "lse", "dq", "dk", "dv"} if name.startswith("backward") else {"out", "lse"})
+    wrong = {result: errors for result, errors in results.items() if not errors[0] <= errors[1]}
+    assert not wrong

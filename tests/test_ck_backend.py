@@ -1,0 +1,118 @@
+"""The ck backend where no CK kernels are: its reasons, and what PyTorch computes around the kernels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends import ck_library, ck_split
+from flash_attn.backends.ck import CKBackend
+from flash_attn.backends.ck_tensors import aligned
+from flash_attn.testing import AttentionCase, make_attention
+
+CASE = AttentionCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16, backward=False)
+CPU = torch.device("cpu")
+
+
+def reasons(case: AttentionCase, **changes: object) -> list[str]:
+    spec: AttentionSpec = make_attention(case)[0]._replace(**changes)  # type: ignore[arg-type]
+    return CKBackend().unsupported_reasons(spec, torch.device("cuda"))
+
+
+@pytest.fixture
+def without_cache() -> None:
+    ck_library.loading_reasons.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        CASE,
+        replace(CASE, causal=True, nheads_k=1),
+        replace(CASE, varlen=True, window_size=(5, 3), seqused=True),
+        replace(CASE, softcap=15.0),
+        replace(CASE, backward=True, alibi_dims=2),
+        replace(CASE, backward=True, deterministic=True),
+        replace(CASE, head_dim=72, head_dim_v=72),
+    ],
+)
+def test_what_ck_does(case: AttentionCase) -> None:
+    assert reasons(case) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (replace(CASE, dtype=torch.float32), "dtype float32"),
+        (replace(CASE, head_dim=512, head_dim_v=512), "beyond 256"),
+        (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
+        (replace(CASE, sink=True), "sink"),
+        (replace(CASE, varlen=True, leftpad=True), "leftpad_k"),
+        (replace(CASE, dropout_p=0.1), "no dropout"),
+        (replace(CASE, softcap=15.0, alibi_dims=1), "softcap with ALiBi"),
+        (replace(CASE, backward=True, softcap=15.0), "backward of softcap"),
+        (replace(CASE, backward=True, deterministic=True, alibi_dims=1), "ALiBi and deterministic"),
+        (replace(CASE, varlen=True, page_size=16), "varlen queries over pages"),
+    ],
+)
+def test_what_ck_does_not(case: AttentionCase, reason: str) -> None:
+    assert any(reason in against for against in reasons(case)), reasons(case)
+
+
+def test_cpu_tensors_are_no_rocm_device() -> None:
+    (reason,) = CKBackend().machine_reasons(CPU)
+    assert reason.startswith("no ROCm device")
+
+
+def test_pytorch_without_rocm_is_no_rocm_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert CKBackend().machine_reasons(torch.device("cuda")) == ["no ROCm device: this PyTorch is not built for ROCm"]
+
+
+@pytest.mark.usefixtures("without_cache")
+def test_a_package_without_kernels_says_where_the_reason_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ck_library, "LIBRARY", tmp_path / "_ck.so")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert "python -m flash_attn info says why" in CKBackend().machine_reasons(torch.device("cuda"))[0]
+    ck_library.loading_reasons.cache_clear()
+
+
+@pytest.mark.usefixtures("without_cache")
+def test_a_library_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "_ck.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(ck_library, "LIBRARY", broken)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert CKBackend().machine_reasons(torch.device("cuda"))[0].startswith("CK kernels do not load (")
+    ck_library.loading_reasons.cache_clear()
+
+
+def test_only_rows_that_no_load_can_begin_at_are_copied() -> None:
+    whole = torch.zeros(2, 6, 3, 24, dtype=torch.float16)
+    for x in (whole, whole[:, ::2], whole[..., 8:16], whole.transpose(1, 2), whole[:, :1]):
+        assert aligned(x) is x
+    for x in (whole[..., 4:12], torch.zeros(2, 6, 3, 20, dtype=torch.float16)[..., :8]):
+        assert aligned(x) is not x
+        assert torch.equal(aligned(x), x)
+
+
+def test_merged_splits_are_the_softmax_over_all_keys() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 5, 12, generator=generator)
+    values = torch.randn(2, 12, 3, 4, generator=generator)
+    scores[0, 0, 0] = -torch.inf
+    scores[1, :, :, 4:8] = -torch.inf
+    parts = scores.split(4, -1)
+    lse = torch.stack([part.logsumexp(-1) for part in parts])
+    out = torch.stack(
+        [
+            torch.einsum("bhqk,bkhd->bqhd", part.softmax(-1).nan_to_num(), value)
+            for part, value in zip(parts, values.split(4, 1), strict=True)
+        ]
+    )
+    merged = ck_split.merge(out, lse, torch.float32)
+    exact = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1).nan_to_num(), values)
+    torch.testing.assert_close(merged.out, exact)
+    torch.testing.assert_close(merged.softmax_lse, scores.logsumexp(-1))
