@@ -115,13 +115,13 @@ def compare_decode(case: DecodeCase, device: torch.device | str = "cpu") -> list
     runs: list[dict[str, Tensor]] = []
     beyond = 0.0
     for compute_dtype in (torch.float64, None):
-        cast = _decode_copy(inputs, None if spec.is_fp8 else compute_dtype)
+        cast = decode_copy(inputs, None if spec.is_fp8 else compute_dtype)
         attended, given = append_and_rotate(spec, cast)
         if spec.dtype in FP8_DTYPES:
             beyond = fp8_rounding(attended, given)
         result = ReferenceBackend(compute_dtype).forward(*_in_dtype(attended, given, compute_dtype or spec.out_dtype))
         runs.append({"out": result.out, "lse": result.softmax_lse, **_caches(cast)})
-    tested = _decode_copy(inputs, None)
+    tested = decode_copy(inputs, None)
     out, lse = decode(
         *tested[:13],
         spec.softmax_scale,
@@ -293,7 +293,7 @@ def _caches(inputs: DecodeInputs) -> dict[str, Tensor]:
     return {"k_cache": inputs.k_cache.double(), "v_cache": inputs.v_cache.double()}
 
 
-def _decode_copy(inputs: DecodeInputs, dtype: torch.dtype | None) -> DecodeInputs:
+def decode_copy(inputs: DecodeInputs, dtype: torch.dtype | None) -> DecodeInputs:
     """A copy of ``inputs`` with caches of its own, in ``dtype`` where one is given but for fp32 and integer extras."""
     cast = ("q", "k_cache", "v_cache", "k_new", "v_new", "rotary_cos", "rotary_sin", "qv")
     copies = {name: x.to(dtype or x.dtype, copy=True) for name in cast if (x := getattr(inputs, name)) is not None}

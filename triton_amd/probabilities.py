@@ -13,7 +13,7 @@ from .masks import band_blocks, band_mask
 from .problem import Problem
 from .sequences import key_sequence, query_sequence
 from .softmax import recompute_probs, recompute_shift
-from .tiles import load_key_tile, load_tile, tile_offsets
+from .tiles import load_key_tile, load_tile, locate_keys, tile_offsets
 from .work_order import tile_of_program
 
 _BLOCK_M, _BLOCK_N = 32, 64
@@ -68,10 +68,10 @@ def _attn_probs_kernel(
         window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
     )  # fmt: skip
     for first in tl.range(begin, end, BLOCK_N):
+        page, row = locate_keys(first, seqlen_k, key_start, table_ptr, sequences_k, True, BLOCK_N, PAGE_SIZE)
         k = load_key_tile(
-            k_ptr, k_offsets, first, seqlen_k, key_start, stride_kb, stride_ks, table_ptr, sequences_k,
-            True, HEAD_DIM, BLOCK_N, BLOCK_D, PAGE_SIZE,
-        )  # fmt: skip
+            k_ptr, k_offsets, page, row, seqlen_k - first, stride_kb, stride_ks, True, HEAD_DIM, BLOCK_N, BLOCK_D
+        )
         cols = first + tl.arange(0, BLOCK_N)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         logits, factor = base2_logits(

@@ -159,7 +159,7 @@ class Backend(ABC):
         return ["PyTorch sees no GPU"] if device.type == "cuda" and not torch.cuda.is_available() else []
 
     def build_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """Every reason why what was built here cannot answer ``spec``; asked where there are no other reasons."""
+        """Every reason why what was built or runs here cannot answer ``spec``; asked where there are no others."""
         return []
 
     def details(self) -> dict[str, str]:

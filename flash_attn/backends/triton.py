@@ -92,6 +92,12 @@ class TritonBackend(Backend):
         arch = architecture_name(device)
         return [] if architectures.find(arch) else [f"GPU architecture {arch} is unknown to flash_attn"]
 
+    def build_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
+        """Why the interpreter cannot answer ``spec``: it cuts off what a conversion to fp8 has to round."""
+        if triton_runtime.interpreting() and spec.is_fp8:
+            return ["Triton's interpreter does not round to fp8"]
+        return []
+
     def details(self) -> dict[str, str]:
         """The version of Triton and what runs its kernels here."""
         if triton_runtime.installation_reasons():

@@ -23,7 +23,7 @@ _UNKNOWN = ("qv", "seqused_q")
 
 def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
     """Attention of validated inputs."""
-    described = problem(spec, inputs)
+    described = attention_problem(spec, inputs)
     shipped = choice.forward_config is None and not choice.autotune
     if shipped and split_kv.has_few_rows(described):
         tiles = decode_config(described, choice.arch)
@@ -43,7 +43,7 @@ def backward(
     choice: ConfigChoice,
 ) -> Gradients:
     """Gradients of a forward call."""
-    described, out, softmax_lse = problem(spec, inputs), result.out, result.softmax_lse
+    described, out, softmax_lse = attention_problem(spec, inputs), result.out, result.softmax_lse
     if choice.autotune:
         config = autotuner(choice.arch).backward_config(described, out, softmax_lse, dout, dlse)
     else:
@@ -53,11 +53,7 @@ def backward(
 
 def decode(spec: AttentionSpec, inputs: DecodeInputs, choice: ConfigChoice) -> ForwardResult:
     """Append, rotate and attend to a KV cache."""
-    described = problem(spec, _attention_inputs(inputs))
-    new_tokens = None
-    if inputs.k_new is not None and inputs.v_new is not None:
-        table = inputs.rotary_cos, inputs.rotary_sin
-        new_tokens = NewTokens(inputs.k_new, inputs.v_new, *table, rotary_interleaved=spec.rotary_interleaved)
+    described, new_tokens = decode_problem(spec, inputs)
     config = decode_config(described, choice.arch)
     return ForwardResult(*split_kv.decode(described, config, choice.compute_units, new_tokens, spec.num_splits))
 
@@ -89,7 +85,16 @@ def _attention_inputs(inputs: DecodeInputs) -> AttentionInputs:
     )
 
 
-def problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
+def decode_problem(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Problem, NewTokens | None]:
+    """The problem over the caches as they are, and what is to be appended before."""
+    described = attention_problem(spec, _attention_inputs(inputs))
+    if inputs.k_new is None or inputs.v_new is None:
+        return described, None
+    table = inputs.rotary_cos, inputs.rotary_sin
+    return described, NewTokens(inputs.k_new, inputs.v_new, *table, rotary_interleaved=spec.rotary_interleaved)
+
+
+def attention_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
     """The problem that the kernels know."""
     given = inputs._replace(
         alibi_slopes=_contiguous(inputs.alibi_slopes),

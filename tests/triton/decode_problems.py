@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import torch
-from flash_attn.triton_amd.append import NewTokens
 from flash_attn.triton_amd.decode import decode
 from flash_attn.triton_amd.decode_config import DecodeConfig
-from flash_attn.triton_amd.problem import Problem
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import DecodeInputs
 from flash_attn.backends.reference import ReferenceBackend
-from flash_attn.testing import Bound, Comparison, DecodeCase, _decode_to, compare, make_decode
-
-
-def decode_problem(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Problem, NewTokens | None]:
-    """The problem that a validated call poses, and its new tokens."""
-    pages = 1 if inputs.block_table is None else inputs.block_table.shape[1]
-    problem = Problem(
-        inputs.q,
-        inputs.k_cache,
-        inputs.v_cache,
-        inputs.q.shape[1],
-        inputs.k_cache.shape[1] * pages,
-        spec.softmax_scale,
-        spec.window_left,
-        spec.window_right,
-        spec.softcap,
-        seqused_k=inputs.cache_seqlens,
-        leftpad_k=inputs.cache_leftpad,
-        block_table=inputs.block_table,
-        cache_batch_idx=inputs.cache_batch_idx,
-        alibi_slopes=inputs.alibi_slopes,
-        learnable_sink=inputs.learnable_sink,
-    )
-    if inputs.k_new is None or inputs.v_new is None:
-        return problem, None
-    return problem, NewTokens(inputs.k_new, inputs.v_new, inputs.rotary_cos, inputs.rotary_sin, spec.rotary_interleaved)
+from flash_attn.backends.triton_calls import decode_problem
+from flash_attn.testing import Bound, Comparison, DecodeCase, compare, decode_copy, make_decode
 
 
 def compare_case(case: DecodeCase, config: DecodeConfig, num_splits: int) -> list[Comparison]:
@@ -50,10 +24,10 @@ def compare_call(spec: AttentionSpec, inputs: DecodeInputs, config: DecodeConfig
     runs = []
     for compute_dtype in (torch.float64, None):
         dtype = compute_dtype or spec.dtype
-        cast = _decode_to(inputs, dtype)
+        cast = decode_copy(inputs, dtype)
         result = ReferenceBackend(compute_dtype).decode(spec._replace(dtype=dtype), cast)
         runs.append(_results(result.out, result.softmax_lse, cast))
-    tested = _decode_to(inputs, spec.dtype)
+    tested = decode_copy(inputs, spec.dtype)
     problem, new_tokens = decode_problem(spec, tested)
     out, lse = decode(problem, config, 4, new_tokens, num_splits)
     bound = Bound(spec.dtype, 0)

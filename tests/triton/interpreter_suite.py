@@ -16,6 +16,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from feature_verdicts import as_expected
 from flash_attn.triton_amd import interpreter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -120,7 +121,15 @@ def test_widening_is_that_of_ml_dtypes() -> None:
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 def test_every_feature(feature: Feature) -> None:
     row = check.check_feature("triton", CPU, feature.shortened())
-    assert row.verdict == "passed" or row.verdict.startswith("unsupported: dtype float64"), row
+    if "fp8" in feature.name:
+        assert row.verdict == "unsupported: Triton's interpreter does not round to fp8"
+    else:
+        assert as_expected(feature, row), row
+
+
+def _supported(case: AttentionCase) -> AttentionCase:
+    """The case without what the backend refuses."""
+    return dataclasses.replace(case, attention_chunk=0, seqused_q=False, backward=not case.page_size)
 
 
 def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
@@ -132,9 +141,7 @@ def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
 @settings(max_examples=10)
 @given(data=st.data())
 def test_attention_equals_its_definition(dtype: torch.dtype, data: st.DataObject) -> None:
-    case = data.draw(attention_cases(dtype, longest=80, most_heads=2))
-    if case.page_size:
-        case = dataclasses.replace(case, backward=False)
+    case = _supported(data.draw(attention_cases(dtype, longest=80, most_heads=2)))
     with dispatch.use_backend("triton"):
         _assert_passed(case, compare_attention(case))
 
@@ -150,7 +157,7 @@ def test_decoding_equals_its_definition(case: DecodeCase) -> None:
 @settings(max_examples=10)
 @given(attention_cases(torch.float32, longest=80, most_heads=2))
 def test_probabilities_equal_their_definition(case: AttentionCase) -> None:
-    spec, inputs = make_attention(dataclasses.replace(case, backward=False))
+    spec, inputs = make_attention(dataclasses.replace(_supported(case), backward=False))
     spec = spec._replace(return_attn_probs=True)
     ours, exact = (dispatch.backend(name).forward(spec, inputs).attn_probs for name in ("triton", "reference"))
     assert ours is not None

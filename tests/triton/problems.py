@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from flash_attn.triton_amd.backward import attention_backward, default_backward_config
 from flash_attn.triton_amd.forward import attention_forward
-from flash_attn.triton_amd.problem import Problem
 from flash_attn.triton_amd.tuning import BackwardConfig, ForwardConfig
 
-from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends.base import AttentionInputs
 from flash_attn.backends.reference import ReferenceBackend
+from flash_attn.backends.triton_calls import attention_problem
 from flash_attn.testing import AttentionCase, Comparison, compare_results, make_attention, output_gradients
-
-
-def make_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
-    """The problem that a validated call poses."""
-    return Problem(
-        **inputs._asdict(),
-        softmax_scale=spec.softmax_scale,
-        window_left=spec.window_left,
-        window_right=spec.window_right,
-        softcap=spec.softcap,
-        dropout_p=spec.dropout_p,
-    )
 
 
 def compare_forward(case: AttentionCase, config: ForwardConfig) -> list[Comparison]:
     """Output and log-sum-exp of the forward kernel against the oracle's."""
     spec, inputs = make_attention(case)
-    out, lse = attention_forward(make_problem(spec, inputs), config)
+    out, lse = attention_forward(attention_problem(spec, inputs), config)
     return compare_results(case, spec, inputs, {"out": out, "lse": lse})
 
 
@@ -38,7 +24,7 @@ def compare_backward(case: AttentionCase, config: BackwardConfig | None = None) 
     The gradient of the sink is computed from softmax_d, as the operators do.
     """
     spec, inputs = make_attention(case)
-    problem = make_problem(spec, inputs)
+    problem = attention_problem(spec, inputs)
     result = ReferenceBackend().forward(spec, inputs)
     dout, dlse = output_gradients(result.out, result.softmax_lse, case)
     config = config or default_backward_config(problem)

@@ -32,7 +32,10 @@ def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"dtype": torch.float64}, "dtype float64 is not one of float16, bfloat16, float32"),
+        (
+            {"dtype": torch.float64},
+            "dtype float64 is not one of float16, bfloat16, float32, float8_e4m3fn, float8_e4m3fnuz, float8_e5m2",
+        ),
         ({"head_dim": 513}, "head dims beyond 512"),
         ({"head_dim_v": 600}, "head dims beyond 512"),
         ({"kv_layout": "paged", "page_size": 16, "needs_backward": True}, "no backward of paged keys and values"),
@@ -42,6 +45,11 @@ def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_features_it_does_not_have(changes: dict[str, object], reason: str) -> None:
     assert TritonBackend().unsupported_reasons(SPEC._replace(**changes), GPU) == [reason]  # type: ignore[arg-type]
     assert TritonBackend().unsupported_reasons(SPEC, GPU) == []
+
+
+def test_float64_is_refused_with_what_is_accepted() -> None:
+    (reason,) = TritonBackend().unsupported_reasons(SPEC._replace(dtype=torch.float64), GPU)
+    assert reason.startswith("dtype float64 is not one of float16, bfloat16, float32, float8_e4m3fn")
 
 
 def test_cpu_tensors_need_a_switch() -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from flash_attn.triton_amd.backward import attention_backward, backward_launches, new_gradients
 from flash_attn.triton_amd.tuning import BackwardConfig, BackwardTile
-from problems import compare_backward, failures, make_problem
+from problems import compare_backward, failures
 from torch import Tensor
 
 import amdgpu_sim
 from flash_attn.backends.base import AttentionInputs
 from flash_attn.backends.reference import ReferenceBackend
+from flash_attn.backends.triton_calls import attention_problem
 from flash_attn.testing import AttentionCase, make_attention, output_gradients
 
 SMALL = BackwardConfig(BackwardTile(32, 32, num_warps=2), BackwardTile(32, 32, num_warps=2))
@@ -89,7 +90,7 @@ def test_strides_are_honoured_and_results_do_not_depend_on_the_order_of_waves() 
 
     def gradients(given: AttentionInputs, dout: Tensor, dlse: Tensor, seed: int) -> tuple[Tensor, ...]:
         with amdgpu_sim.triton_device("gfx942", seed=seed):
-            problem = make_problem(spec, given)
+            problem = attention_problem(spec, given)
             found: tuple[Tensor, ...] = attention_backward(problem, result.out, result.softmax_lse, dout, dlse, SMALL)
             return found
 
@@ -105,7 +106,7 @@ def test_softmax_d_without_dlse() -> None:
     result = ReferenceBackend().forward(spec, inputs)
     dout, _ = output_gradients(result.out, result.softmax_lse, case)
     with amdgpu_sim.triton_device("gfx942"):
-        found = attention_backward(make_problem(spec, inputs), result.out, result.softmax_lse, dout, None, SMALL)
+        found = attention_backward(attention_problem(spec, inputs), result.out, result.softmax_lse, dout, None, SMALL)
     products = dout.double() * result.out.double()
     error = (found[3] - products.sum(-1).T).abs()
     # One rounding of every product and of every partial sum.
@@ -115,7 +116,7 @@ def test_softmax_d_without_dlse() -> None:
 def test_caches_have_no_gradient() -> None:
     case = AttentionCase((5,), (32,), page_size=16, varlen=True, backward=False)
     spec, inputs = make_attention(case)
-    problem = make_problem(spec, inputs)
+    problem = attention_problem(spec, inputs)
     result = ReferenceBackend().forward(spec, inputs)
     with pytest.raises(ValueError, match="block_table"):
         backward_launches(

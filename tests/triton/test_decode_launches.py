@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from decode_problems import decode_problem
 from flash_attn.triton_amd.decode import decode, decode_launches, has_few_rows, workspace_size
 from flash_attn.triton_amd.decode_config import DecodeConfig, decode_config
 from flash_attn.triton_amd.launch import Launch
@@ -16,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import amdgpu_sim
 from flash_attn.backends.base import DecodeInputs
+from flash_attn.backends.triton_calls import decode_problem
 from flash_attn.testing import DecodeCase, make_decode
 
 CONFIG = DecodeConfig(block_m=32, block_n=32, num_warps=2)
@@ -57,7 +57,7 @@ def test_the_host_never_looks_at_data(page_size: int, num_splits: int) -> None:
     case = dataclasses.replace(FULL, page_size=page_size, batch_idx=page_size == 0)
     spec, real = make_decode(case)
     with FakeTensorMode() as mode:
-        fake = DecodeInputs(*[None if x is None else mode.from_tensor(x) for x in real])  # type: ignore[arg-type]
+        fake = DecodeInputs(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in real))  # type: ignore[arg-type]
         problem, new_tokens = decode_problem(spec, fake)
         out, lse, launches = decode_launches(problem, CONFIG, 4, new_tokens, num_splits)
     assert out.shape == (3, 4, 4, 32)

@@ -6,15 +6,15 @@ import dataclasses
 
 import pytest
 import torch
-from decode_problems import compare_call, compare_case, decode_problem, failed
+from decode_problems import compare_call, compare_case, failed
 from flash_attn.triton_amd.decode import decode
 from flash_attn.triton_amd.decode_config import DecodeConfig
 from flash_attn.triton_amd.forward import attention_forward
 from flash_attn.triton_amd.tuning import ForwardConfig
-from problems import make_problem
 
 import amdgpu_sim
 from flash_attn.backends.reference import ReferenceBackend
+from flash_attn.backends.triton_calls import attention_problem, decode_problem
 from flash_attn.testing import AttentionCase, Bound, DecodeCase, compare, make_attention, make_decode
 
 SMALL = DecodeConfig(block_m=32, block_n=32, num_warps=2)
@@ -139,7 +139,7 @@ MIXED = AttentionCase((1, 20, 0, 3, 1), (70, 40, 30, 3, 17), 4, 2, 16, 16, F32, 
 def test_packed_rows_of_prefill_and_decoding_in_one_launch(page_size: int, causal: bool) -> None:
     case = dataclasses.replace(MIXED, page_size=page_size, causal=causal, seqused=page_size > 0)
     spec, inputs = make_attention(case)
-    problem = make_problem(spec, inputs)
+    problem = attention_problem(spec, inputs)
     exact, plain = ReferenceBackend().forward(spec, inputs), ReferenceBackend(None).forward(spec, inputs)
     with amdgpu_sim.triton_device("gfx942"):
         split = decode(problem, SMALL, 4, num_splits=2)

@@ -1,0 +1,23 @@
+"""What ``check`` says of every feature on the triton backend: passed, but for those that it does not have."""
+
+from flash_attn.diagnostics.check import Row
+from flash_attn.feature_cases import Feature
+
+UNSUPPORTED = {
+    "dtype float64": "dtype float64 is not one of",
+    "varlen, seqused_q": "has no seqused_q",
+    "attention_chunk": "has no attention_chunk",
+    "attention_chunk, causal": "has no attention_chunk",
+    "qv": "has no qv",
+    "decode: ragged queries": "has no cu_seqlens_q over a KV cache",
+    "decode: ragged append": "has no cu_seqlens_q over a KV cache; has no cu_seqlens_k_new",
+    "decode: rotary_seqlens": "has no rotary_seqlens",
+    "decode: qv": "has no qv",
+    "decode: attention_chunk": "has no attention_chunk",
+}
+
+
+def as_expected(feature: Feature, row: Row) -> bool:
+    """Whether the row says what is true of the feature."""
+    reason = UNSUPPORTED.get(feature.name)
+    return row.verdict == "passed" if reason is None else row.verdict.startswith(f"unsupported: {reason}")
