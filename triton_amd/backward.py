@@ -1,4 +1,4 @@
-"""The backward pass: what to launch for the gradients of a problem, and a default configuration."""
+"""The backward pass: what to launch for the gradients of a problem."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ from .backward_dq import attn_bwd_dq_kernel
 from .backward_preprocess import attn_bwd_preprocess_kernel
 from .launch import Launch
 from .problem import Problem, needs_wide_offsets, strides
-from .tuning import BackwardConfig, BackwardTile
+from .tuning import BackwardConfig
 
 # Elements of a tile of the preprocessing, which is bound by memory.
 _PREPROCESS_ELEMENTS = 8192
-
-
-def default_backward_config(problem: Problem) -> BackwardConfig:
-    """Tiles that fit into 64 KiB of LDS for every head dim; for problems that no tuned row describes."""
-    row_bytes = max(problem.head_dim, problem.head_dim_v) * problem.q.element_size()
-    held = 64 if row_bytes <= 256 else 32 if row_bytes <= 512 else 16
-    walked = max(16, held // 2)
-    return BackwardConfig(
-        dkdv=BackwardTile(block_m=walked, block_n=held), dq=BackwardTile(block_m=held, block_n=walked)
-    )
 
 
 def new_gradients(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:

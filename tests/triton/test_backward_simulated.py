@@ -70,7 +70,7 @@ def test_features_on_other_targets(target: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_head_dims_with_the_default_tiles(name: str) -> None:
+def test_large_head_dims_with_the_shipped_tiles(name: str) -> None:
     with amdgpu_sim.triton_device("gfx942"):
         assert not failures(compare_backward(LARGE[name]))
 
