@@ -22,7 +22,7 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from ..architectures import Architecture, find
-from .backward import backward_launches, new_gradients
+from .backward import BACKWARD_ORDER, backward_launches, new_gradients
 from .candidates import candidates
 from .config_rows import CONFIGS, Row, write_rows
 from .forward import forward_launch, new_results
@@ -97,11 +97,11 @@ class Autotuner:
 
         def launch_dkdv(config: KernelConfig) -> Launch:
             assert isinstance(config, BackwardTile)
-            return launches(BackwardConfig(config, shipped.dq, config.num_xcds))[1]
+            return launches(BackwardConfig(config, shipped.dq, config.num_xcds))[BACKWARD_ORDER.index("backward_dkdv")]
 
         def launch_dq(config: KernelConfig) -> Launch:
             assert isinstance(config, BackwardTile)
-            return launches(BackwardConfig(shipped.dkdv, config, config.num_xcds))[2]
+            return launches(BackwardConfig(shipped.dkdv, config, config.num_xcds))[BACKWARD_ORDER.index("backward_dq")]
 
         launches(shipped)[0].run()
         dkdv = self._winner(problem_class(problem, "backward_dkdv"), shipped.dkdv, launch_dkdv)

@@ -13,6 +13,8 @@ from .launch import Launch
 from .problem import Problem, needs_wide_offsets, strides
 from .tuning import BackwardConfig
 
+# Order of the launches; dK and dV need the row sums of dQ.
+BACKWARD_ORDER = ("backward_preprocess", "backward_dq", "backward_dkdv")
 # Elements of a tile of the preprocessing, which is bound by memory.
 _PREPROCESS_ELEMENTS = 8192
 
@@ -44,6 +46,9 @@ def backward_launches(
     ``out`` and ``softmax_lse`` are the results of the forward, ``dout`` and ``dlse`` their gradients, of the same
     shapes. The last dimension of ``dout`` is contiguous. Paged keys and a ``cache_batch_idx`` have no gradient:
     ValueError.
+
+    In float32 the rounding of ``softmax_lse`` would be the largest error of all: dQ then adds up what the recomputed
+    probabilities of a row sum to, and all three gradients divide by it.
     """
     if problem.block_table is not None or problem.cache_batch_idx is not None:
         raise ValueError("the Triton backward does not take block_table or cache_batch_idx: a cache has no gradient")
@@ -56,6 +61,8 @@ def backward_launches(
         "lse_ptr": softmax_lse,
         "softmax_d_ptr": softmax_d,
         "shift_ptr": torch.empty_like(softmax_lse),
+        "weight_ptr": torch.empty_like(softmax_lse) if problem.q.dtype == torch.float32 else None,
+        "sink_ptr": problem.learnable_sink,
         "stride_lse_b": 0 if packed else softmax_lse.stride(0),
         "stride_lse_h": softmax_lse.stride(-2),
         "nheads_k": problem.nheads_k,
@@ -77,8 +84,8 @@ def backward_launches(
     }
     return [
         Launch(attn_bwd_preprocess_kernel, (blocks * problem.nheads_q * batches,), preprocess, {"num_warps": 4}),
-        _dkdv_launch(problem, shared, dk, dv, config),
         _dq_launch(problem, shared, dq, config),
+        _dkdv_launch(problem, shared, dk, dv, config),
     ]
 
 

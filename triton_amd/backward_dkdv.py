@@ -21,7 +21,7 @@ from .work_order import tile_of_program
 def _gather_from_rows(
     dk, dv, k, v, begin, end,
     first_key, seqlen_q, seqlen_k,
-    q_ptr, dout_ptr, shift_ptr, softmax_d_ptr, q_offsets, dout_offsets, stride_qs, stride_dos,
+    q_ptr, dout_ptr, shift_ptr, softmax_d_ptr, weight_ptr, q_offsets, dout_offsets, stride_qs, stride_dos,
     slope, scale_log2, softcap_log2, window_left, window_right,
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
@@ -47,6 +47,8 @@ def _gather_from_rows(
             slope, scale_log2, softcap_log2, window_left, window_right,
             HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
+        if weight_ptr is not None:
+            probs *= tl.load(weight_ptr + rows, mask=rows < seqlen_q, other=0.0)[None, :]
         dout = load_tile(
             dout_ptr + row_wide * stride_dos, dout_offsets, rows_left, MASKED, HEAD_DIM_V, BLOCK_M, BLOCK_DV
         )
@@ -65,7 +67,7 @@ def _gather_from_rows(
 
 @triton.jit
 def attn_bwd_dkdv_kernel(
-    dout_ptr, shift_ptr, softmax_d_ptr, dk_ptr, dv_ptr,
+    dout_ptr, shift_ptr, softmax_d_ptr, weight_ptr, dk_ptr, dv_ptr,
     stride_dob, stride_dos, stride_doh, stride_lse_b, stride_lse_h,
     stride_dkb, stride_dks, stride_dkh, stride_dvb, stride_dvs, stride_dvh, num_blocks,
     q_ptr, k_ptr, v_ptr,
@@ -104,6 +106,8 @@ def attn_bwd_dkdv_kernel(
     dout_ptr += batch_wide * stride_dob + query_start * stride_dos
     shift_ptr += batch_wide * stride_lse_b + query_start
     softmax_d_ptr += batch_wide * stride_lse_b + query_start
+    if weight_ptr is not None:
+        weight_ptr += batch_wide * stride_lse_b + query_start
 
     dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_DV), tl.float32)
@@ -118,6 +122,9 @@ def attn_bwd_dkdv_kernel(
         slope = None
         if alibi_slopes is not None:
             slope = alibi_slope(alibi_slopes, stride_alibi, batch, head)
+        head_weight_ptr = None
+        if weight_ptr is not None:
+            head_weight_ptr = weight_ptr + head_wide * stride_lse_h
         # Edge that the causal mask or the window makes, blocks without a mask, far edge.
         for part in tl.static_range(0 if HAS_WINDOW_RIGHT else 1, 3):
             dk, dv = _gather_from_rows(
@@ -127,6 +134,7 @@ def attn_bwd_dkdv_kernel(
                 first_key, seqlen_q, seqlen_k,
                 q_ptr + head_wide * stride_qh, dout_ptr + head_wide * stride_doh,
                 shift_ptr + head_wide * stride_lse_h, softmax_d_ptr + head_wide * stride_lse_h,
+                head_weight_ptr,
                 q_offsets, dout_offsets, stride_qs, stride_dos,
                 slope, scale_log2, softcap_log2, window_left, window_right,
                 rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,

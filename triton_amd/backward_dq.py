@@ -7,7 +7,7 @@ from .dropout import keep_mask
 from .logits import alibi_slope
 from .masks import band_blocks
 from .narrow import narrow
-from .score_gradient import score_gradient, tile_probs
+from .score_gradient import row_weight, score_gradient, tile_probs
 from .sequences import key_sequence, query_sequence
 from .tiles import load_tile, store_tile, tile_offsets
 from .work_order import tile_of_program
@@ -15,14 +15,14 @@ from .work_order import tile_of_program
 
 @triton.jit
 def _gather_from_keys(
-    dq, q, dout, shift, softmax_d, begin, end,
+    dq, row_sum, q, dout, shift, softmax_d, begin, end,
     first_row, seqlen_q, seqlen_k, k_ptr, v_ptr, k_offsets, v_offsets, stride_ks, stride_vs,
     slope, scale_log2, softcap_log2, window_left, window_right,
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
+    ROUND_BY_ADD: tl.constexpr, SUM_ROWS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate what keys ``begin .. end`` give; without ``MASKED`` every row sees all of them."""
     rows = first_row + tl.arange(0, BLOCK_M)[:, None]
@@ -37,6 +37,8 @@ def _gather_from_keys(
             slope, scale_log2, softcap_log2, window_left, window_right,
             HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
+        if SUM_ROWS:
+            row_sum += tl.sum(probs, 1)
         kept = None
         if rng_state is not None:
             kept = keep_mask(rng_state, batch_head, first_row, first, dropout_threshold, BLOCK_M, BLOCK_N)
@@ -45,12 +47,12 @@ def _gather_from_keys(
             probs, dprobs, softmax_d[:, None], scores, kept, dropout_scale, scale_log2, softcap_log2, HAS_SOFTCAP
         )
         dq = tl.dot(narrow(dscores, k.dtype, ROUND_BY_ADD), k, dq, input_precision="ieee")
-    return dq
+    return dq, row_sum
 
 
 @triton.jit
 def attn_bwd_dq_kernel(
-    dout_ptr, shift_ptr, softmax_d_ptr, dq_ptr,
+    dout_ptr, shift_ptr, softmax_d_ptr, weight_ptr, sink_ptr, dq_ptr,
     stride_dob, stride_dos, stride_doh, stride_lse_b, stride_lse_h, stride_dqb, stride_dqs, stride_dqh, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
@@ -96,23 +98,28 @@ def attn_bwd_dq_kernel(
     v_offsets = tile_offsets(stride_vs, BLOCK_N, BLOCK_DV, WIDE_OFFSETS)
 
     dq = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    row_sum = tl.zeros((BLOCK_M,), tl.float32)
     begin, full_begin, full_end, end = band_blocks(
         first_row, tl.minimum(first_row + BLOCK_M, seqlen_q) - 1, seqlen_k - seqlen_q, seqlen_k,
         window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
     )  # fmt: skip
     # Left edge of a window, blocks without a mask, right edge.
     for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
-        dq = _gather_from_keys(
-            dq, q, dout, shift, softmax_d,
+        dq, row_sum = _gather_from_keys(
+            dq, row_sum, q, dout, shift, softmax_d,
             begin if part == 0 else full_begin if part == 1 else full_end,
             full_begin if part == 0 else full_end if part == 1 else end,
             first_row, seqlen_q, seqlen_k, k_ptr, v_ptr, k_offsets, v_offsets, stride_ks, stride_vs,
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,
             HEAD_DIM, HEAD_DIM_V, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, weight_ptr is not None, part != 1,
         )  # fmt: skip
 
+    if weight_ptr is not None:
+        weight = row_weight(row_sum, shift, sink_ptr, head)
+        tl.store(weight_ptr + row_numbers + lines, weight, mask=lines < rows_left)
+        dq *= weight[:, None]
     dq *= softmax_scale
     dq_ptr += batch_wide * stride_dqb + row_wide * stride_dqs + head_wide * stride_dqh
     dq_offsets = tile_offsets(stride_dqs, BLOCK_M, BLOCK_D, WIDE_OFFSETS)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..architectures import Architecture
 from .assembly_report import KernelReport, read_amd_assembly
-from .backward import backward_launches, new_gradients
+from .backward import BACKWARD_ORDER, backward_launches, new_gradients
 from .forward import forward_launch
 from .kernel_config import BackwardConfig, BackwardTile, ForwardConfig, KernelConfig, ProblemClass
 from .launch import Launch
@@ -19,8 +19,6 @@ from .offline import compiling_for
 from .problem import Problem
 from .tuning import for_architecture
 
-# Which launch of the backward is a kernel's: the first is the preprocessing.
-_BACKWARD_LAUNCH = {"backward_dkdv": 1, "backward_dq": 2}
 _DTYPES = {16: torch.bfloat16, 32: torch.float32}
 _SEQLEN, _NHEADS = 4096, 16
 
@@ -57,7 +55,7 @@ class Case:
         assert isinstance(config, BackwardTile)
         both = BackwardConfig(config, config, config.num_xcds)
         launches = backward_launches(problem, out, lse, out, None, new_gradients(problem), both)
-        return launches[_BACKWARD_LAUNCH[self.group.kernel]]
+        return launches[BACKWARD_ORDER.index(self.group.kernel)]
 
 
 def compile_case(case: Case, config: KernelConfig, architecture: Architecture) -> Any:

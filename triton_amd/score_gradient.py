@@ -12,6 +12,8 @@ from .logits import base2_logits, softcap_gradient
 from .masks import band_mask
 from .softmax import recompute_probs
 
+_LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def tile_probs(
@@ -40,3 +42,12 @@ def score_gradient(
     if HAS_SOFTCAP:
         dscores *= softcap_gradient(scores, scale_log2, softcap_log2)
     return dscores
+
+
+@triton.jit
+def row_weight(row_sum, shift, sink_ptr, head):
+    """What makes recomputed probabilities of a row, and its sink's where there is one, sum to 1; 0 without keys."""
+    total = row_sum
+    if sink_ptr is not None:
+        total += tl.exp2(tl.load(sink_ptr + head).to(tl.float32) * _LOG2E - shift)
+    return tl.where(total == 0.0, 0.0, 1.0 / total)

@@ -33,6 +33,7 @@ CASES = {
     "sink": AttentionCase((40,), (70,), 2, 2, 32, 32, torch.float32, sink=True, causal=True),
     "negative_scale": AttentionCase((40,), (70,), 2, 2, 32, 32, torch.float32, softmax_scale=-0.3),
     "zero_scale": AttentionCase((40,), (70,), 2, 2, 32, 32, torch.float32, softmax_scale=0.0, causal=True),
+    "one_key": AttentionCase((1,), (1,), 4, 2, 32, 32, torch.float32, softmax_scale=1.0),
     "varlen": AttentionCase((5, 40, 0), (17, 50, 3), 2, 1, 32, 32, torch.float32, varlen=True, causal=True),
     "padded_keys": AttentionCase(
         (5, 40, 0), (17, 50, 3), 2, 1, 32, 32, torch.float32, varlen=True, seqused=True, leftpad=True, causal=True
