@@ -107,7 +107,9 @@ def compile_all(group: ProblemClass, architecture: Architecture, tiles: int, mos
         if len(clean) >= tiles:
             return
         report = report_of_case(Case(group), config, architecture)
-        if report.lds_bytes > architecture.shared_memory_per_block:
+        if report.lds_bytes > architecture.shared_memory_per_block or not report.waves_per_simd:
+            continue
+        if group.bits <= 16 and not report.matrix_instructions:
             continue
         yield Choice(config, report, cost(report, architecture, group.bits))
         if report.vgpr_spills == 0 and report.waves_per_simd >= min(2, config.waves_per_eu or 2):
@@ -134,7 +136,7 @@ def estimate(group: ProblemClass, architecture: Architecture) -> tuple[KernelCon
     needs = {config: registers_per_lane(config, group, architecture) for config in candidates(group, architecture)}
     limit = 2 / 3 * min(architecture.max_registers_per_lane, architecture.registers_per_lane // 2)
     config = next((config for config in needs if needs[config] <= limit), min(needs, key=lambda key: needs[key]))
-    return config, {"estimated_registers": needs[config], "estimated_lds": lds_bytes(config, group)}
+    return config, {"estimated_registers": needs[config], "estimated_lds": lds_bytes(config, group, architecture)}
 
 
 def _rank(choice: Choice) -> tuple[int, float]:

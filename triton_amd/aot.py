@@ -12,6 +12,7 @@ belongs to one version of Triton; ``--check`` with another fails and names both.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import warnings
@@ -35,6 +36,8 @@ _DTYPES = {
     "fp32": torch.float32,
     "fp8": None,  # the architecture's own encoding
 }
+# A dtype of each width: those of one width share rows and instructions.
+CHECKED_DTYPES = ("bf16", "fp32", "fp8")
 # What a ratchet holds: none of these may grow.
 _RATCHET = ("registers", "spills", "hot_scratch", "lds")
 _COLUMNS = (
@@ -81,6 +84,11 @@ def shipped(
                         yield Shipped(arch, Case(served, _DTYPES[dtype]), row.config)
 
 
+def fingerprint(config: KernelConfig) -> str:
+    """Short digest of a configuration, by which a record is known to be of another."""
+    return hashlib.blake2s(json.dumps(config.as_row(), sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
 def as_json(item: Shipped, report: KernelReport) -> dict[str, Any]:
     """Everything that is reported of a case."""
     group, hot = item.case.group, report.hot_loop
@@ -124,7 +132,7 @@ def as_json(item: Shipped, report: KernelReport) -> dict[str, Any]:
     }
 
 
-def regressions(recorded: dict[str, dict[str, int]], results: Sequence[dict[str, Any]]) -> list[str]:
+def regressions(recorded: dict[str, dict[str, Any]], results: Sequence[dict[str, Any]]) -> list[str]:
     """What of the results is worse than recorded, or not recorded at all."""
     found = []
     for result in results:
@@ -171,12 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for item in items:
         result = as_json(item, report_of_case(item.case, item.config, ARCHITECTURES[item.arch]))
         results.append(result)
+        if options.record:
+            _write_baseline(options.record, item, result)
         if not options.json:
             print("  ".join(str(result["name" if key == "kernel" else key]) for key in _COLUMNS), flush=True)
     if options.json:
         print(json.dumps({"triton": triton.__version__, "cases": results}, indent=1))
-    if options.record:
-        _write_baseline(options.record, results)
     problems = [line for result in results for line in violations(result)]
     if options.check:
         problems += regressions(recorded, results)
@@ -193,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arch", nargs="+", choices=archs, default=list(archs))
     parser.add_argument("--kernel", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--head-dim", nargs="+", type=int, choices=BLOCK_DIMS, default=list(BLOCK_DIMS))
-    parser.add_argument("--dtype", nargs="+", choices=tuple(_DTYPES), default=["bf16", "fp32"])
+    parser.add_argument("--dtype", nargs="+", choices=tuple(_DTYPES), default=list(CHECKED_DTYPES))
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--causal", action="store_true", help="banded rows alone")
     kind.add_argument("--full", action="store_true", help="rows without a mask alone")
@@ -203,21 +211,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_baseline(path: Path) -> dict[str, dict[str, int]]:
+def _read_baseline(path: Path) -> dict[str, dict[str, Any]]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["triton"] != triton.__version__:
         raise SystemExit(f"{path} was recorded with Triton {content['triton']}, this is {triton.__version__}")
-    cases: dict[str, dict[str, int]] = content["cases"]
+    cases: dict[str, dict[str, Any]] = content["cases"]
     return cases
 
 
-def _write_baseline(path: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Replace what the file has of the same cases by these results; with another Triton, all of it."""
-    cases: dict[str, dict[str, int]] = {}
+def _write_baseline(path: Path, item: Shipped, result: dict[str, Any]) -> None:
+    """Replace what the file has of a case by this result; with another Triton, all of it."""
+    cases: dict[str, dict[str, Any]] = {}
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
         cases = content["cases"] if content["triton"] == triton.__version__ else {}
-    cases |= {result["name"]: {key: result[key] for key in _RATCHET} for result in results}
+    cases[item.name] = {**{key: result[key] for key in _RATCHET}, "config": fingerprint(item.config)}
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(cases[name])}" for name in sorted(cases))
     path.write_text(f'{{"triton": "{triton.__version__}", "cases": {{\n{lines}\n}}}}\n', encoding="utf-8")
 

@@ -25,7 +25,8 @@ def candidates(group: ProblemClass, architecture: Architecture) -> list[KernelCo
 
     Where all need too many registers, those that need the fewest of what fits into LDS: they spill, and they run.
     """
-    fitting = [x for x in _grid(group, architecture) if lds_bytes(x, group) <= architecture.shared_memory_per_block]
+    room = architecture.shared_memory_per_block
+    fitting = [config for config in _grid(group, architecture) if lds_bytes(config, group, architecture) <= room]
     good = [config for config in fitting if reason_against(config, group, architecture) is None]
     if good:
         return good
@@ -35,7 +36,7 @@ def candidates(group: ProblemClass, architecture: Architecture) -> list[KernelCo
 
 def reason_against(config: KernelConfig, group: ProblemClass, architecture: Architecture) -> str | None:
     """Why a configuration cannot run well, or ``None``."""
-    lds = lds_bytes(config, group)
+    lds = lds_bytes(config, group, architecture)
     if lds > architecture.shared_memory_per_block:
         return f"{lds} bytes of shared memory, of {architecture.shared_memory_per_block}"
     if _lacks_matrix_unit(group, architecture):
@@ -52,12 +53,18 @@ def reason_against(config: KernelConfig, group: ProblemClass, architecture: Arch
     return None
 
 
-def lds_bytes(config: KernelConfig, group: ProblemClass) -> int:
-    """LDS that the operands of a tile need when they pass through it, each stage in its own copy."""
+def lds_bytes(config: KernelConfig, group: ProblemClass, architecture: Architecture) -> int:
+    """LDS that the operands of a tile need at least: moving ones each stage in its own copy.
+
+    On NVIDIA GPUs the resting ones lie beside them; on AMD's they pass through the same room.
+    """
     moving = config.block_m if group.kernel == "backward_dkdv" else config.block_n
     resting = config.block_n if group.kernel == "backward_dkdv" else config.block_m
     row = group.block_d * group.bits // 8
-    return max(resting * row, 2 * moving * row * max(1, config.num_stages - 1))
+    pipelined = 2 * moving * row * max(1, config.num_stages - 1)
+    if architecture.vendor == "amd":
+        return max(resting * row, pipelined)
+    return resting * row * (1 if group.kernel == "forward" else 2) + pipelined
 
 
 def registers_per_lane(config: KernelConfig, group: ProblemClass, architecture: Architecture) -> int:
@@ -90,7 +97,7 @@ def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelCon
     for block_m, block_n, num_warps in _tiles(group, architecture):
         tile = kind(block_m=block_m, block_n=block_n, num_warps=num_warps)
         if architecture.vendor == "nvidia":
-            depths = (1,) if _lacks_matrix_unit(group, architecture) else (3, 2)
+            depths = (1,) if _lacks_matrix_unit(group, architecture) else (3, 2, 1)
             yield from (replace(tile, num_stages=stages) for stages in depths)
         else:
             yield from _amd_variants(tile, group, architecture)
@@ -98,7 +105,8 @@ def _grid(group: ProblemClass, architecture: Architecture) -> Iterator[KernelCon
 
 def _tiles(group: ProblemClass, architecture: Architecture) -> Iterator[tuple[int, int, int]]:
     """(block_m, block_n, num_warps), most work of a tile first."""
-    for rest in (128, 64, 32, 16):
+    smallest = (8,) if _lacks_matrix_unit(group, architecture) and group.kernel != "forward" else ()
+    for rest in (128, 64, 32, 16, *smallest):
         for move in (128, 64, 32, 16) if architecture.matrix_kind in ("wgmma", "tcgen05") else (64, 32, 16):
             for num_warps in (4, 8) if _lacks_matrix_unit(group, architecture) else (8, 4, 2, 1):
                 if _lacks_matrix_unit(group, architecture) or _rows_of_a_wave(rest, num_warps, architecture):

@@ -22,6 +22,8 @@ from .tiles import load_key_tile, load_tile, locate_keys, store_tile, tile_offse
 from .tuning import ForwardConfig
 from .work_order import tile_of_program
 
+# Least depth of an 8-bit product on NVIDIA GPUs.
+_FP8_DEPTH = 32
 _NATIVE_FP8 = {
     torch.float8_e4m3fnuz: "fnuz",
     torch.float8_e5m2fnuz: "fnuz",
@@ -214,10 +216,18 @@ def forward_launch(problem: Problem, out: Tensor, softmax_lse: Tensor, config: F
 
 
 def fp8_arguments(problem: Problem, config: ForwardConfig) -> dict[str, int | bool]:
-    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in bfloat16."""
-    native = _NATIVE_FP8.get(problem.q.dtype) == config.fp8 and config.fp8 is not None
-    upcast = problem.q.dtype.itemsize == 1 and not native
-    return {"UPCAST": upcast, "HEADROOM": int(math.log2(torch.finfo(problem.q.dtype).max)) if native else 0}
+    """How 8-bit products are done: natively, probabilities filling the dtype's range, or in bfloat16.
+
+    Native ones widen the tile to the depth that they need.
+    """
+    if config.fp8 is None or _NATIVE_FP8.get(problem.q.dtype) != config.fp8:
+        return {"UPCAST": problem.q.dtype.itemsize == 1, "HEADROOM": 0}
+    return {
+        "UPCAST": False,
+        "HEADROOM": int(math.log2(torch.finfo(problem.q.dtype).max)),
+        "BLOCK_N": max(config.block_n, _FP8_DEPTH),
+        "BLOCK_D": max(triton.next_power_of_2(problem.head_dim), _FP8_DEPTH),
+    }
 
 
 def attention_forward(problem: Problem, config: ForwardConfig) -> tuple[Tensor, Tensor]:

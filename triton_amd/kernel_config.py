@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import triton
 from triton.backends.amd.compiler import HIPOptions
@@ -29,8 +29,6 @@ def _integer(value: Any, least: int) -> bool:
 
 
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "block_m": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
-    "block_n": ("a power of two from 16 to 512", lambda value: _power_of_two(value, 16, 512)),
     "num_warps": ("a power of two from 1 to 32", lambda value: _power_of_two(value, 1, 32)),
     "num_stages": ("an integer from 1 on", lambda value: _integer(value, 1)),
     "num_xcds": ("an integer from 1 on", lambda value: _integer(value, 1)),
@@ -51,8 +49,8 @@ class KernelConfig:
     """Tile and compiler options of a kernel; ``ValueError`` for a value that no kernel can be compiled with.
 
     Attributes:
-        block_m: query rows of a tile; a power of two from 16 on.
-        block_n: keys of a tile; a power of two from 16 on.
+        block_m: query rows of a tile; a power of two from ``least_block`` on.
+        block_n: keys of a tile; a power of two from ``least_block`` on.
         num_warps: waves of a work group; a power of two up to 32.
         num_stages: depth of Triton's software pipeline; 1 is none.
         num_xcds: dies among which the hardware hands out work groups in turn.
@@ -68,6 +66,8 @@ class KernelConfig:
         round_by_add: operands of the second products are rounded to bfloat16 by an addition, where no instruction
             converts. It follows from the architecture and is no part of a row: the lookup fills it in.
     """
+
+    least_block: ClassVar[int] = 16
 
     block_m: int = 64
     block_n: int = 64
@@ -87,7 +87,9 @@ class KernelConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name, (accepts, holds) in _RULES.items():
+        sizes = f"a power of two from {self.least_block} to 512"
+        blocks = (sizes, lambda value: _power_of_two(value, self.least_block, 512))
+        for name, (accepts, holds) in {"block_m": blocks, "block_n": blocks, **_RULES}.items():
             value = getattr(self, name)
             if not holds(value):
                 raise ValueError(f"{name} is {value!r}; accepted: {accepts}")
@@ -133,7 +135,9 @@ class ForwardConfig(KernelConfig):
 
 @dataclass(frozen=True)
 class BackwardTile(KernelConfig):
-    """Configuration of one of the two large backward kernels."""
+    """Configuration of one of the two large backward kernels; fp32 products need no 16 rows or keys."""
+
+    least_block = 8
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,13 @@ SMALL = [
     "gfx1201 forward bf16 d64 full",
     "gfx942 backward_dq bf16 d64 causal",
     "sm_90 forward bf16 d64 causal",
+    "sm_90 forward fp8 d16 full",
 ]
 NO_HOT_SCRATCH = ("gfx90a", "gfx942", "gfx950", "gfx1200", "gfx1201")
 
 
 def everything() -> dict[str, aot.Shipped]:
-    found = aot.shipped(aot.shipped_architectures(), aot.KERNELS, aot.BLOCK_DIMS, ("bf16", "fp32"), (False, True))
+    found = aot.shipped(aot.shipped_architectures(), aot.KERNELS, aot.BLOCK_DIMS, aot.CHECKED_DTYPES, (False, True))
     return {item.name: item for item in found}
 
 
@@ -82,6 +83,11 @@ def test_mi300x_keeps_its_vector_work_small_at_two_waves(banded: bool) -> None:
     hot = result["loops"][0]
     assert hot["valu_per_matrix_unit"] <= 5.7
     assert set(hot["global_load_bits"]) == {128}
+
+
+def test_every_shipped_configuration_was_compiled_and_recorded() -> None:
+    recorded = {name: case["config"] for name, case in RECORDED["cases"].items()}
+    assert recorded == {name: aot.fingerprint(item.config) for name, item in CASES.items()}
 
 
 def test_the_record_holds_no_scratch_in_hot_loops() -> None:
