@@ -61,14 +61,15 @@ CORE: dict[str, Case] = {
     "packed prefill and decoding, page 16": replace(_MIXED, page_size=16),
     "packed prefill and decoding, page 256": replace(_MIXED, page_size=256, dtype=F16, causal=False),
     "packed decoding, page 16": replace(_FEW, page_size=16, dtype=BF16),
+    "scales, appended": replace(_CROSSING, page_size=16, descale=True, num_splits=2),
     "fp8 cache, appended": replace(
         _CROSSING, page_size=16, dtype=BF16, kv_dtype=torch.float8_e4m3fn, descale=True, num_splits=2
     ),
     "fp8 cache of gfx942, page 256": DecodeCase(
         (0, 254, 300), 2, 0, 512, dtype=F16, page_size=256, kv_dtype=torch.float8_e4m3fnuz, descale=True
     ),
-    "fp8 queries": DecodeCase(
-        (3, 90), 2, 0, 96, dtype=torch.float8_e4m3fn, descale=True, page_size=16, causal=False, num_splits=2
+    "fp8 queries, appended": DecodeCase(
+        (3, 90), 2, 2, 96, dtype=torch.float8_e4m3fn, descale=True, page_size=16, causal=False, num_splits=2
     ),
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ SIMULATED = (
     "packed prefill and decoding, page 1",
     "packed prefill and decoding, page 256",
     "fp8 cache, appended",
-    "fp8 queries",
+    "fp8 queries, appended",
 )
 
 _CALLS = {

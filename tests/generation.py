@@ -48,12 +48,17 @@ class ToyDecoder:
 
         self.embedding = weight(size.vocabulary, width, 0.7 * size.vocabulary**0.5)
         # Sharp attention with a large share of the sum makes tokens depend on what the caches hold.
-        self.layers = [
-            (weight(width, queries, 3.0), weight(width, keys), weight(width, keys), weight(queries, width, 3.0))
-            + (weight(width, 2 * width), weight(2 * width, width))
-            for _ in range(size.layers)
-        ]
-        self.head = weight(width, size.vocabulary)
+        shapes = (
+            (width, queries, 3.0),
+            (width, keys),
+            (width, keys),
+            (queries, width, 3.0),
+            (width, 2 * width),
+            (2 * width, width),
+        )
+        layers = [tuple(weight(*shape) for shape in shapes) for _ in range(size.layers)]
+        head = weight(width, size.vocabulary)
+        self._weights: dict[torch.dtype, list[tuple[Tensor, ...]]] = {torch.float32: [*layers, (head,)]}
         pairs = torch.arange(size.head_dim // 2, dtype=torch.float64)
         angles = torch.arange(size.longest, dtype=torch.float64)[:, None] * 100.0 ** (-2 * pairs / size.head_dim)
         self.cos, self.sin = angles.cos().float(), angles.sin().float()
@@ -61,17 +66,24 @@ class ToyDecoder:
     def logits(self, tokens: Tensor, attend: Attend, dtype: torch.dtype = torch.float32) -> Tensor:
         """``(batch, seqlen, vocabulary)``; ``attend(layer, q, k, v)`` turns queries and keys and attends."""
         x = self.embedding[tokens].to(dtype)
-        for number, layer in enumerate(self.layers):
-            wq, wk, wv, wo, up, down = (weight.to(dtype) for weight in layer)
+        if dtype not in self._weights:
+            self._weights[dtype] = [tuple(w.to(dtype) for w in layer) for layer in self._weights[torch.float32]]
+        *layers, (head,) = self._weights[dtype]
+        for number, (wq, wk, wv, wo, up, down) in enumerate(layers):
             h = rms_norm(x, x.shape[-1:])
             q, k, v = (y.unflatten(-1, (-1, self.size.head_dim)) for y in (h @ wq, h @ wk, h @ wv))
             x = x + attend(number, q, k, v).flatten(-2) @ wo
             x = x + gelu(rms_norm(x, x.shape[-1:]) @ up) @ down
-        return rms_norm(x, x.shape[-1:]) @ self.head.to(dtype)
+        return rms_norm(x, x.shape[-1:]) @ head
 
-    def recomputed(self, tokens: list[int], dtype: torch.dtype) -> Tensor:
-        """Logits ``(seqlen, vocabulary)`` of whole texts, with attention as its definition reads."""
-        cos, sin = (x[: len(tokens), None].to(dtype) for x in (self.cos, self.sin))
+    def recomputed(self, texts: list[list[int]], dtype: torch.dtype) -> Tensor:
+        """Logits ``(batch, longest, vocabulary)`` of whole texts, with attention as its definition reads.
+
+        What stands behind the end of a shorter text changes nothing before it, and means nothing.
+        """
+        longest = max(len(text) for text in texts)
+        tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+        cos, sin = (x[:longest, None].to(dtype) for x in (self.cos, self.sin))
 
         def turned(x: Tensor) -> Tensor:
             one, other = x.chunk(2, -1)
@@ -84,14 +96,15 @@ class ToyDecoder:
             hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
             return torch.einsum("bhij,bjhd->bihd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
 
-        return self.logits(torch.tensor([tokens]), attend, dtype)[0]
+        return self.logits(tokens, attend, dtype)
 
-    def generate_anew(self, prompt: list[int], count: int) -> list[int]:
-        """``count`` tokens after a prompt; every one recomputes the whole text in float64."""
-        tokens = list(prompt)
+    def generate_anew(self, prompts: list[list[int]], count: int) -> list[list[int]]:
+        """``count`` tokens after every prompt; every step recomputes the whole texts in float64."""
+        texts = [list(prompt) for prompt in prompts]
         for _ in range(count):
-            tokens.append(int(self.recomputed(tokens, torch.float64)[-1].argmax()))
-        return tokens[len(prompt) :]
+            for text, logits in zip(texts, self.recomputed(texts, torch.float64), strict=True):
+                text.append(int(logits[len(text) - 1].argmax()))
+        return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
 
 
 class Certainty(NamedTuple):
@@ -108,7 +121,9 @@ class Certainty(NamedTuple):
 
 def certainty(model: ToyDecoder, prompt: list[int], text: list[int], logits: Tensor) -> Certainty:
     """Of the logits ``(len(text), vocabulary)`` that chose every token of a text."""
-    exact, plain = (model.recomputed(prompt + text, x)[len(prompt) - 1 : -1] for x in (torch.float64, torch.float32))
+    exact, plain = (
+        model.recomputed([prompt + text], x)[0, len(prompt) - 1 : -1] for x in (torch.float64, torch.float32)
+    )
     best = exact.topk(2).values
     error = float((logits - exact).abs().max())
     return Certainty(error, Bound(torch.float32, 0).allowed(exact, plain), float((best[:, 0] - best[:, 1]).min()))

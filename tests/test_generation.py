@@ -1,4 +1,4 @@
-"""Generating through paged caches gives the tokens of recomputing the whole text for every token, on the cpu backend."""
+"""Generating through paged caches on the cpu backend gives the tokens of recomputing the whole text for each of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPTS = [random_prompt(MODEL.size, seqlen, seed=seqlen) for seqlen in (16, 21)
 @pytest.fixture(scope="module")
 def recomputed() -> list[list[int]]:
     """Texts of ``TOKENS`` tokens, each token from a forward over everything before it."""
-    return [MODEL.generate_anew(prompt, TOKENS) for prompt in PROMPTS]
+    return MODEL.generate_anew(PROMPTS, TOKENS)
 
 
 @pytest.mark.parametrize(("page_size", "tokens"), [(16, TOKENS), (1, 64), (256, 64)])
@@ -63,5 +63,5 @@ def test_a_wrong_page_gives_other_tokens(recomputed: list[list[int]]) -> None:
 
 def test_recomputing_is_causal() -> None:
     text = PROMPTS[1]
-    whole, part = (MODEL.recomputed(tokens, torch.float64) for tokens in (text, text[:9]))
+    whole, part = (MODEL.recomputed([tokens], torch.float64)[0] for tokens in (text, text[:9]))
     torch.testing.assert_close(whole[:9], part)

@@ -182,7 +182,8 @@ def append_launch(problem: Problem, new: NewTokens) -> tuple[Problem, Launch]:
     rotated = torch.empty_like(problem.q) if rotates else problem.q
     blocks_k = max(1, triton.cdiv(rows_new * problem.nheads_k, _BLOCK_ROWS))
     blocks_q = triton.cdiv(problem.max_seqlen_q * problem.nheads_q, _BLOCK_ROWS) if rotates else 0
-    fp8 = problem.k.dtype.itemsize == 1
+    # Tokens in the dtype of the cache are stored as they are, whatever a unit of it is worth.
+    quantises = problem.k.dtype.itemsize == 1 and new.k.dtype != problem.k.dtype
     arguments = {
         **problem.kernel_arguments(),
         "rotated_ptr": rotated,
@@ -199,8 +200,10 @@ def append_launch(problem: Problem, new: NewTokens) -> tuple[Problem, Launch]:
         "blocks_k": blocks_k,
         "BLOCK_ROWS": _BLOCK_ROWS,
         "FOLLOWS": problem.is_banded,
-        "FP8_MAX": torch.finfo(problem.k.dtype).max if fp8 else 0.0,
+        "FP8_MAX": torch.finfo(problem.k.dtype).max if quantises else 0.0,
     }
+    if not quantises:
+        arguments |= {"k_descale": None, "v_descale": None}
     launch = Launch(_append_kernel, (blocks_k + blocks_q, problem.batch_size), arguments, _OPTIONS)
     return dataclasses.replace(problem, q=rotated, seqused_k=lengths), launch
 

@@ -12,7 +12,7 @@ PROMPTS = [random_prompt(MODEL.size, seqlen, seed=seqlen) for seqlen in (16, 20)
 
 
 def test_tokens_of_full_recomputation(simulate: Callable[[str], None]) -> None:
-    recomputed = [MODEL.generate_anew(prompt, TOKENS + 4) for prompt in PROMPTS]
+    recomputed = MODEL.generate_anew(PROMPTS, TOKENS + 4)
     simulate("gfx942")
     texts, logits = generate_from_pages(PagedCaches(MODEL, 2, 16), PROMPTS, recomputed, TOKENS)
     for prompt, text, rows, expected in zip(PROMPTS, texts, logits, recomputed, strict=True):
