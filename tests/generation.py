@@ -108,12 +108,17 @@ class ToyDecoder:
 
 
 class Certainty(NamedTuple):
-    """How far logits are from those of recomputing the text in float64, how far they may be, and the smallest margin.
+    """What recomputing a text in float64 says of it: its tokens, and how certain they are.
+
+    ``text`` are the tokens that follow the prompt and every prefix of the given text: the mask is causal, so that one
+    pass over the whole text recomputes all of them. ``error`` is how far the given logits are from the recomputed ones,
+    ``allowed`` how far they may be, ``margin`` the smallest lead of a best logit.
 
     Allowed is what is allowed to attention in float32 (``flash_attn.testing.Bound``). A token can be another one only
     where the best logit leads the second by less than twice the error.
     """
 
+    text: list[int]
     error: float
     allowed: float
     margin: float
@@ -126,7 +131,8 @@ def certainty(model: ToyDecoder, prompt: list[int], text: list[int], logits: Ten
     )
     best = exact.topk(2).values
     error = float((logits - exact).abs().max())
-    return Certainty(error, Bound(torch.float32, 0).allowed(exact, plain), float((best[:, 0] - best[:, 1]).min()))
+    text = [int(token) for token in exact.argmax(-1)]
+    return Certainty(text, error, Bound(torch.float32, 0).allowed(exact, plain), float((best[:, 0] - best[:, 1]).min()))
 
 
 def random_prompt(size: Size, seqlen: int, seed: int) -> list[int]:

@@ -18,5 +18,6 @@ def test_tokens_of_full_recomputation(simulate: Callable[[str], None]) -> None:
     for prompt, text, rows, expected in zip(PROMPTS, texts, logits, recomputed, strict=True):
         assert text[:TOKENS] == expected[:TOKENS]
         found = certainty(MODEL, prompt, text, rows)
+        assert text == found.text
         assert found.error <= found.allowed
         assert found.margin > 20 * found.allowed
