@@ -112,12 +112,12 @@ def contenders(shape: Shape, device: torch.device, peers: dict[str, SDPBackend])
     return found
 
 
-def require_agreement(calls: dict[str, Contender]) -> None:
-    """Stop where a peer's result differs from ours by more than roundings of the largest value."""
+def require_agreement(calls: dict[str, Contender], beyond: float = 0.0) -> None:
+    """Stop where a peer's result differs from ours by more than roundings of the largest value, and ``beyond``."""
     mine = calls["ours"]()
     for name, call in calls.items():
         for ours, theirs in zip(mine, call(), strict=True):
-            allowed = 8 * torch.finfo(ours.dtype).eps * max(1.0, theirs.abs().max().item())
+            allowed = 8 * torch.finfo(ours.dtype).eps * max(1.0, theirs.abs().max().item()) + beyond
             worst = (ours.float() - theirs.float()).abs().max().item()
             if not worst <= allowed:
                 raise SystemExit(f"ours and {name} differ by {worst:.3g}, more than {allowed:.3g}: nothing is timed")

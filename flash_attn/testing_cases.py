@@ -53,7 +53,8 @@ class DecodeCase:
     """One call of ``flash_attn_with_kvcache`` over caches that hold ``cache_seqlens`` tokens.
 
     ``seqlens_q`` and ``seqlens_new`` make queries and new tokens ragged, in place of ``seqlen_q`` and ``seqlen_new``;
-    ``rotary_offset`` > 0 rotates at positions that are so much further than those in the cache.
+    ``rotary_offset`` > 0 rotates at positions that are so much further than those in the cache. With ``shares_cache``
+    the last sequence reads the cache row (``batch_idx``) or the pages of the first; it can append nothing then.
     """
 
     cache_seqlens: tuple[int, ...] = (17, 40)
@@ -73,6 +74,7 @@ class DecodeCase:
     sink: bool = False
     leftpad: bool = False
     batch_idx: bool = False
+    shares_cache: bool = False
     rotary_dim: int = 0
     rotary_interleaved: bool = True
     num_splits: int = 0
@@ -170,6 +172,9 @@ def make_decode(case: DecodeCase, device: torch.device | str = "cpu") -> tuple[A
     elif case.batch_idx:
         batch_idx = torch.randperm(batch + 1, generator=generator)[:batch].to(torch.int32).to(device)
         cache_shape = (batch + 1, case.capacity)
+    shared = block_table if batch_idx is None else batch_idx
+    if case.shares_cache and shared is not None:
+        shared[-1] = shared[0]
     capacity = case.capacity if block_table is None else block_table.shape[1] * case.page_size
     longest_new = max(case.seqlens_new or (case.seqlen_new,))
     angles = (

@@ -49,7 +49,7 @@ def check_decode_values(inputs: DecodeInputs) -> None:
     if not _readable(inputs.q):
         return
     table = inputs.block_table
-    capacity = inputs.k_cache.shape[1] * (1 if table is None else table.shape[1])
+    capacity = inputs.capacity
     added = [0 if inputs.k_new is None else inputs.k_new.shape[1]] * inputs.batch_size
     if inputs.cu_seqlens_k_new is not None and inputs.k_new is not None:
         added = _check_offsets("k_new", inputs.cu_seqlens_k_new, inputs.k_new.shape[0], None)

@@ -29,10 +29,10 @@ _OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 class NewTokens:
     """What a decoding step brings.
 
-    ``k`` ``(batch, seqlen_new, nheads_k, head_dim)`` and ``v`` ``(batch, seqlen_new, nheads_k, head_dim_v)`` are
-    written behind the ``seqused_k`` keys of each sequence. ``rotary_cos`` and ``rotary_sin``
-    ``(seqlen_ro, rotary_dim / 2)`` turn k and q by their positions in the cache, pairs being neighbours
-    (``rotary_interleaved``) or halves.
+    ``k`` ``(batch, seqlen_new, nheads_k, head_dim)`` and ``v`` ``(batch, seqlen_new, nheads_k, head_dim_v)``, or with
+    int32 ``cu_seqlens`` ``(batch + 1,)`` ``(total_new, nheads_k, ...)``, are written behind the ``seqused_k`` keys of
+    each sequence. ``rotary_cos`` and ``rotary_sin`` ``(seqlen_ro, rotary_dim / 2)`` turn k and q by their positions in
+    the cache, or from ``rotary_seqlens`` ``(batch,)`` on, pairs being neighbours (``rotary_interleaved``) or halves.
     """
 
     k: Tensor
@@ -40,6 +40,8 @@ class NewTokens:
     rotary_cos: Tensor | None = None
     rotary_sin: Tensor | None = None
     rotary_interleaved: bool = True
+    cu_seqlens: Tensor | None = None
+    rotary_seqlens: Tensor | None = None
 
 
 @triton.jit
@@ -83,9 +85,9 @@ def _append_kernel(
     q_ptr, k_ptr, v_ptr, rotated_ptr, lengths_ptr, k_new_ptr, v_new_ptr, cos_ptr, sin_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
     stride_rb, stride_rs, stride_rh, stride_nkb, stride_nks, stride_nkh, stride_nvb, stride_nvs, stride_nvh,
-    cu_seqlens_q, seqused_k, block_table, stride_table, cache_batch_idx,
+    cu_seqlens_q, cu_seqlens_new, seqused_k, rotary_seqlens, block_table, stride_table, cache_batch_idx,
     k_descale, v_descale, stride_k_descale_b, stride_k_descale_h, stride_v_descale_b, stride_v_descale_h,
-    rows_q, rows_k, sequences_k, nheads_q, nheads_k, seqlen_new, blocks_k,
+    rows_q, rows_k, sequences_k, nheads_q, nheads_k, rows_new, blocks_k,
     seqlen_ro, stride_cs, stride_cd, stride_ss, stride_sd,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_ROWS: tl.constexpr, ROTARY_DIM: tl.constexpr, INTERLEAVED: tl.constexpr,
@@ -95,8 +97,12 @@ def _append_kernel(
     block, batch = tl.program_id(0), tl.program_id(1)
     batch_wide = batch.to(tl.int64)
     length = tl.load(seqused_k + batch)
+    turn = length
+    if rotary_seqlens is not None:
+        turn = tl.load(rotary_seqlens + batch)
     rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     if block < blocks_k:
+        new_start, seqlen_new = query_sequence(batch, cu_seqlens_new, rows_new)
         if block == 0:
             tl.store(lengths_ptr + batch, length + seqlen_new)
         tokens = rows // nheads_k
@@ -118,8 +124,9 @@ def _append_kernel(
         dims = tl.arange(0, BLOCK_D)
         k_new_offsets = packed_offsets(tokens, heads, stride_nks, stride_nkh, BLOCK_D)
         k = _load_rotated(
-            k_new_ptr + batch_wide * stride_nkb, k_new_offsets, positions, exists, cos_ptr, sin_ptr, seqlen_ro,
-            stride_cs, stride_cd, stride_ss, stride_sd, HEAD_DIM, BLOCK_D, ROTARY_DIM, INTERLEAVED,
+            k_new_ptr + batch_wide * stride_nkb + new_start * stride_nks, k_new_offsets, turn + tokens, exists,
+            cos_ptr, sin_ptr, seqlen_ro, stride_cs, stride_cd, stride_ss, stride_sd,
+            HEAD_DIM, BLOCK_D, ROTARY_DIM, INTERLEAVED,
         )  # fmt: skip
         k_offsets = page * stride_kb + packed_offsets(slots, heads, stride_ks, stride_kh, BLOCK_D)
         k_mask = fits[:, None] & (dims < HEAD_DIM)[None, :]
@@ -131,7 +138,8 @@ def _append_kernel(
         dims_v = tl.arange(0, BLOCK_DV)
         v_mask = fits[:, None] & (dims_v < HEAD_DIM_V)[None, :]
         v_new_offsets = packed_offsets(tokens, heads, stride_nvs, stride_nvh, BLOCK_DV)
-        v = tl.load(v_new_ptr + batch_wide * stride_nvb + v_new_offsets, mask=v_mask, other=0.0).to(tl.float32)
+        v_new_ptr += batch_wide * stride_nvb + new_start * stride_nvs
+        v = tl.load(v_new_ptr + v_new_offsets, mask=v_mask, other=0.0).to(tl.float32)
         v_offsets = page * stride_vb + packed_offsets(slots, heads, stride_vs, stride_vh, BLOCK_DV)
         if v_descale is not None:
             scale = tl.load(v_descale + batch * stride_v_descale_b + heads * stride_v_descale_h)
@@ -143,7 +151,7 @@ def _append_kernel(
         heads = rows % nheads_q
         query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
         exists = tokens < seqlen_q
-        positions = length + (tokens if FOLLOWS else tl.zeros_like(tokens))
+        positions = turn + (tokens if FOLLOWS else tl.zeros_like(tokens))
         q_offsets = packed_offsets(tokens, heads, stride_qs, stride_qh, BLOCK_D)
         q = _load_rotated(
             q_ptr + batch_wide * stride_qb + query_start * stride_qs, q_offsets, positions, exists,
@@ -168,12 +176,14 @@ def append_launch(problem: Problem, new: NewTokens) -> tuple[Problem, Launch]:
     if problem.seqused_k is None or problem.k.dim() != 4:
         raise ValueError("new tokens need seqused_k and a cache of 4 dimensions")
     rotates = new.rotary_cos is not None
-    seqlen_new = new.k.shape[1]
+    # The host does not know the longest of ragged sequences, only their sum.
+    rows_new = new.k.shape[-3]
     lengths = torch.empty_like(problem.seqused_k)
     rotated = torch.empty_like(problem.q) if rotates else problem.q
-    blocks_k = max(1, triton.cdiv(seqlen_new * problem.nheads_k, _BLOCK_ROWS))
+    blocks_k = max(1, triton.cdiv(rows_new * problem.nheads_k, _BLOCK_ROWS))
     blocks_q = triton.cdiv(problem.max_seqlen_q * problem.nheads_q, _BLOCK_ROWS) if rotates else 0
-    fp8 = problem.k.dtype.itemsize == 1
+    # Tokens in the dtype of the cache are stored as they are, whatever a unit of it is worth.
+    quantises = problem.k.dtype.itemsize == 1 and new.k.dtype != problem.k.dtype
     arguments = {
         **problem.kernel_arguments(),
         "rotated_ptr": rotated,
@@ -183,13 +193,17 @@ def append_launch(problem: Problem, new: NewTokens) -> tuple[Problem, Launch]:
         **strides("r", rotated),
         **strides("nk", new.k),
         **strides("nv", new.v),
-        "seqlen_new": seqlen_new,
+        "cu_seqlens_new": new.cu_seqlens,
+        "rotary_seqlens": new.rotary_seqlens,
+        "rows_new": rows_new,
         **_table_arguments(new),
         "blocks_k": blocks_k,
         "BLOCK_ROWS": _BLOCK_ROWS,
         "FOLLOWS": problem.is_banded,
-        "FP8_MAX": torch.finfo(problem.k.dtype).max if fp8 else 0.0,
+        "FP8_MAX": torch.finfo(problem.k.dtype).max if quantises else 0.0,
     }
+    if not quantises:
+        arguments |= {"k_descale": None, "v_descale": None}
     launch = Launch(_append_kernel, (blocks_k + blocks_q, problem.batch_size), arguments, _OPTIONS)
     return dataclasses.replace(problem, q=rotated, seqused_k=lengths), launch
 

@@ -128,6 +128,33 @@ class DecodeInputs(NamedTuple):
         """Number of sequences in the call."""
         return self.q.shape[0] if self.cu_seqlens_q is None else self.cu_seqlens_q.shape[0] - 1
 
+    @property
+    def capacity(self) -> int:
+        """Rows of cache that one sequence can address."""
+        pages = 1 if self.block_table is None else self.block_table.shape[1]
+        return self.k_cache.shape[1] * pages
+
+    def over_cache(self, q: Tensor, seqused_k: Tensor | None) -> AttentionInputs:
+        """Attention of ``q``, laid out as the queries, to ``seqused_k`` rows of the caches as they are."""
+        return AttentionInputs(
+            q,
+            self.k_cache,
+            self.v_cache,
+            q.shape[1] if self.cu_seqlens_q is None else self.max_seqlen_q,
+            self.capacity,
+            cu_seqlens_q=self.cu_seqlens_q,
+            seqused_k=seqused_k,
+            leftpad_k=self.cache_leftpad,
+            block_table=self.block_table,
+            cache_batch_idx=self.cache_batch_idx,
+            alibi_slopes=self.alibi_slopes,
+            learnable_sink=self.learnable_sink,
+            q_descale=self.q_descale,
+            k_descale=self.k_descale,
+            v_descale=self.v_descale,
+            qv=self.qv,
+        )
+
 
 class Backend(ABC):
     """One implementation of attention. Knows nothing of autograd, the environment or other backends."""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from flash_attn.attention_spec import AttentionSpec
 
 FP8, DESCALES = "fp8", "q_descale, k_descale, v_descale"
+RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS = "cu_seqlens_q over a KV cache", "cu_seqlens_k_new", "rotary_seqlens"
 
 
 def extension_reasons(spec: AttentionSpec, having: Collection[str] = ()) -> list[str]:
@@ -17,8 +18,8 @@ def extension_reasons(spec: AttentionSpec, having: Collection[str] = ()) -> list
         "qv": spec.has_qv,
         "seqused_q": spec.has_seqused_q,
         "attention_chunk": spec.attention_chunk > 0,
-        "cu_seqlens_q over a KV cache": spec.phase == "decode" and spec.varlen_q,
-        "cu_seqlens_k_new": spec.varlen_new,
-        "rotary_seqlens": spec.has_rotary_seqlens,
+        RAGGED_QUERIES: spec.phase == "decode" and spec.varlen_q,
+        RAGGED_APPEND: spec.varlen_new,
+        ROTARY_SEQLENS: spec.has_rotary_seqlens,
     }
     return [f"has no {name}" for name, is_asked in asked.items() if is_asked and name not in having]

@@ -44,24 +44,7 @@ def append_and_rotate(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Attent
         varlen_new=False,
         has_rotary_seqlens=False,
     )
-    return attention, AttentionInputs(
-        q,
-        inputs.k_cache,
-        inputs.v_cache,
-        q.shape[1] if inputs.cu_seqlens_q is None else inputs.max_seqlen_q,
-        _capacity(inputs),
-        cu_seqlens_q=inputs.cu_seqlens_q,
-        seqused_k=None if lengths is None else lengths.to(torch.int32),
-        leftpad_k=inputs.cache_leftpad,
-        block_table=inputs.block_table,
-        cache_batch_idx=inputs.cache_batch_idx,
-        alibi_slopes=inputs.alibi_slopes,
-        learnable_sink=inputs.learnable_sink,
-        q_descale=inputs.q_descale,
-        k_descale=inputs.k_descale,
-        v_descale=inputs.v_descale,
-        qv=inputs.qv,
-    )
+    return attention, inputs.over_cache(q, None if lengths is None else lengths.to(torch.int32))
 
 
 class _Tokens(NamedTuple):
@@ -114,12 +97,6 @@ def _in_cache_dtype(new: Tensor, cache: Tensor, descale: Tensor | None, tokens: 
     return wide.clamp(-largest, largest).to(cache.dtype)
 
 
-def _capacity(inputs: DecodeInputs) -> int:
-    """Rows of cache that one sequence can address."""
-    pages = 1 if inputs.block_table is None else inputs.block_table.shape[1]
-    return inputs.k_cache.shape[1] * pages
-
-
 class _Slots(NamedTuple):
     """Where each row is written: cache row, offset, the row that is written there, and whether it is written at all.
 
@@ -136,7 +113,7 @@ class _Slots(NamedTuple):
     def of(cls, inputs: DecodeInputs, tokens: _Tokens, lengths: Tensor) -> _Slots:
         page_size, sequence = inputs.k_cache.shape[1], tokens.sequence
         positions = lengths[sequence] + tokens.place
-        fits = (positions >= 0) & (positions < _capacity(inputs)) & (tokens.place < tokens.counts[sequence])
+        fits = (positions >= 0) & (positions < inputs.capacity) & (tokens.place < tokens.counts[sequence])
         if inputs.block_table is not None:
             page = (positions // page_size).clamp(0, inputs.block_table.shape[1] - 1)
             rows = inputs.block_table.long()[sequence, page]

@@ -12,10 +12,18 @@ from flash_attn import architectures
 from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
-from flash_attn.backends.extensions import DESCALES, FP8, extension_reasons
+from flash_attn.backends.extensions import (
+    DESCALES,
+    FP8,
+    RAGGED_APPEND,
+    RAGGED_QUERIES,
+    ROTARY_SEQLENS,
+    extension_reasons,
+)
 from flash_attn.backends.gpu import architecture_name, compute_units
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, *FP8_DTYPES)
+_EXTENSIONS = (FP8, DESCALES, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
 _MAX_HEAD_DIM = 512
 # Of a GPU that is not there.
 _PRETENDED_COMPUTE_UNITS = 64
@@ -55,7 +63,7 @@ class TritonBackend(Backend):
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec``: dtypes, head dims, backwards into caches, some v3 arguments."""
-        reasons = extension_reasons(spec, having=(FP8, DESCALES))
+        reasons = extension_reasons(spec, having=_EXTENSIONS)
         if spec.dtype not in _DTYPES:
             supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
             reasons.append(f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of {supported}")

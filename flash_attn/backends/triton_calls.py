@@ -64,34 +64,20 @@ def _forward_config(described: Problem, choice: ConfigChoice) -> ForwardConfig:
     return forward_config(described, choice.arch, choice.forward_config)
 
 
-def _attention_inputs(inputs: DecodeInputs) -> AttentionInputs:
-    """Attention to the caches as they are."""
-    pages = 1 if inputs.block_table is None else inputs.block_table.shape[1]
-    return AttentionInputs(
-        inputs.q,
-        inputs.k_cache,
-        inputs.v_cache,
-        inputs.q.shape[1],
-        inputs.k_cache.shape[1] * pages,
-        seqused_k=inputs.cache_seqlens,
-        leftpad_k=inputs.cache_leftpad,
-        block_table=inputs.block_table,
-        cache_batch_idx=inputs.cache_batch_idx,
-        alibi_slopes=inputs.alibi_slopes,
-        learnable_sink=inputs.learnable_sink,
-        q_descale=inputs.q_descale,
-        k_descale=inputs.k_descale,
-        v_descale=inputs.v_descale,
-    )
-
-
 def decode_problem(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Problem, NewTokens | None]:
     """The problem over the caches as they are, and what is to be appended before."""
-    described = attention_problem(spec, _attention_inputs(inputs))
+    described = attention_problem(spec, inputs.over_cache(inputs.q, inputs.cache_seqlens))
     if inputs.k_new is None or inputs.v_new is None:
         return described, None
-    table = inputs.rotary_cos, inputs.rotary_sin
-    return described, NewTokens(inputs.k_new, inputs.v_new, *table, rotary_interleaved=spec.rotary_interleaved)
+    return described, NewTokens(
+        inputs.k_new,
+        inputs.v_new,
+        inputs.rotary_cos,
+        inputs.rotary_sin,
+        spec.rotary_interleaved,
+        inputs.cu_seqlens_k_new,
+        inputs.rotary_seqlens,
+    )
 
 
 def attention_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:

@@ -9,9 +9,6 @@ UNSUPPORTED = {
     "attention_chunk": "has no attention_chunk",
     "attention_chunk, causal": "has no attention_chunk",
     "qv": "has no qv",
-    "decode: ragged queries": "has no cu_seqlens_q over a KV cache",
-    "decode: ragged append": "has no cu_seqlens_q over a KV cache; has no cu_seqlens_k_new",
-    "decode: rotary_seqlens": "has no rotary_seqlens",
     "decode: qv": "has no qv",
     "decode: attention_chunk": "has no attention_chunk",
 }

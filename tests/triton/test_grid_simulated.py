@@ -1,0 +1,34 @@
+"""What decode_grid.py names for simulated GPUs, through the public operators as machine code of each of them.
+
+A few cases are part of every run of the tests; ``-m slow`` runs all of them on all five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from decode_grid import SIMULATED, failures
+
+from flash_attn import environment
+
+_QUICK = {
+    "gfx90a": "left padding, paged, appended",
+    "gfx942": "prefill and decoding, page 16",
+    "gfx950": "shared cache row",
+    "gfx1100": "page 1, crossed",
+    "gfx1201": "page 256, crossed",
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        pytest.param(target, name, marks=() if _QUICK[target] == name else pytest.mark.slow)
+        for target in environment.SIMULATED_TARGETS
+        for name in SIMULATED
+    ],
+)
+def test_grid(target: str, name: str, simulate: Callable[[str], None]) -> None:
+    simulate(target)
+    assert not failures(name)
