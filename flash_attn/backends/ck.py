@@ -62,7 +62,8 @@ class CKBackend(Backend):
             "no leftpad_k": spec.has_leftpad_k,
             "no attention sink": spec.has_sink,
             "no attention probabilities": spec.return_attn_probs,
-            "no dropout in this version": spec.dropout_p > 0,
+            "no dropout with softcap, ALiBi or deterministic": spec.dropout_p > 0
+            and (spec.softcap > 0 or spec.has_alibi or (spec.needs_backward and spec.deterministic)),
             "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,
             "varlen queries and keys come together": spec.kv_layout != "paged"
             and spec.varlen_q != (spec.kv_layout == "varlen"),
