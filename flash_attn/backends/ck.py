@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_calls, ck_library
+from flash_attn.backends import ck_calls, ck_dropout, ck_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.extensions import extension_reasons
 from flash_attn.backends.kv_append import append_and_rotate
@@ -97,6 +97,12 @@ class CKBackend(Backend):
         rows = ck_library.instances()
         archs = sorted({arch for row in rows for arch in row["archs"]})
         return {"kernels": f"{len(rows)} for {', '.join(archs)}"}
+
+    def keep_mask(
+        self, rng_state: Tensor, dropout_p: float, batch_heads: Tensor, rows: Tensor, first_column: int, columns: int
+    ) -> Tensor:
+        """Which probabilities survive CK's dropout."""
+        return ck_dropout.keep_mask(rng_state, dropout_p, batch_heads, rows, first_column, columns)
 
     def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
         """Attention of validated inputs."""
