@@ -234,8 +234,9 @@ def instances(family: Family, head_dims: Sequence[int], preset: Preset) -> Itera
     """Kernels of a preset, the cheaper of two that serve the same call first.
 
     A masked kernel serves any window, none included. ``minimal`` has one for each phase, dtype and layout of head dims
-    64 and 128. ``default`` adds to them a forward without a mask and the usual features, and one masked kernel for
-    every larger head dim and those between; smaller ones are padded to 64. ``full`` has every combination.
+    64 and 128. ``default`` adds to them a forward without a mask and each feature (ALiBi in the forward alone), and one
+    masked kernel for every larger head dim and those between; smaller ones are padded to 64. ``full`` has every
+    combination.
     """
     dims = sorted(dim for dim in set(head_dims) if _wanted(dim, preset))
     for dim in (dim for dim in dims if dim in family.forward):
@@ -268,4 +269,4 @@ def _variants(phase: str, head_dim: int, preset: Preset, padded: bool = False) -
         yield False, None
     yield True, None
     if common:
-        yield from ((True, feature) for feature in _FEATURES[phase] if (phase, feature) != ("split", "alibi"))
+        yield from ((True, feature) for feature in _FEATURES[phase] if feature != "alibi" or phase == "forward")
