@@ -34,7 +34,7 @@ _INSTRUCTIONS = {
 
 
 def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
-    """Return a row for each kernel and architecture.
+    """Return a row for each kernel and architecture, and below the table what they cost and which of them spill.
 
     Raises:
         BuildError: there is no llvm-objdump beside the compiler.
@@ -43,14 +43,18 @@ def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detec
     compiler, objdump = detection.rocm.compiler, find_objdump(detection.rocm)
     header = ["kernel", "arch", *_FIGURES, *_INSTRUCTIONS, "CPU seconds"]
     lines = [f"compiler: {compiler.path.name} {compiler.version}", "", _row(header), _row(["---"] * len(header))]
+    total, spilling = 0.0, []
     for selection in selections:
         stem = folder / f"{selection.instance.name}.o"
         remarks, seconds = read_remarks(Path(f"{stem}.remarks").read_text(encoding="utf-8"))
         images = dict(code_objects(stem.read_bytes()))
+        total += float(seconds)
         for arch, figures in zip(selection.archs, remarks, strict=True):
             counts = count_instructions(objdump, images[arch])
+            spilling += [f"{selection.instance.name} ({arch})"] * (figures["VGPRs Spill"] != "0")
             cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values())]
             lines.append(_row([*cells, *(str(count) for count in counts.values()), seconds]))
+    lines += ["", f"{len(selections)} kernels, {total:.0f} CPU seconds; VGPR spills: {', '.join(spilling) or 'none'}"]
     return "\n".join(lines)
 
 

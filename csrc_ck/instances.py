@@ -16,11 +16,12 @@ PRESETS: tuple[Preset, ...] = ("minimal", "default", "full")
 _SEQUENCES: tuple[Layout, ...] = ("dense", "varlen")
 _CACHES: tuple[Layout, ...] = ("dense", "paged")
 ELEMENTS = {"fp16": "Float16", "bf16": "BFloat16"}
-MINIMAL_DIMS = (64, 128)
+COMMON_DIMS = (64, 128)
 # A kernel has at most one of them.
-FORWARD_FEATURES = ("softcap", "alibi")
+FORWARD_FEATURES = ("softcap", "alibi", "dropout")
 SPLIT_FEATURES = ("softcap", "alibi")
-BACKWARD_FEATURES = ("alibi", "deterministic")
+BACKWARD_FEATURES = ("alibi", "dropout", "deterministic")
+_FEATURES = {"forward": FORWARD_FEATURES, "backward": BACKWARD_FEATURES, "split": SPLIT_FEATURES}
 
 # CPU seconds of one translation unit for one architecture: parsing CK-tile for host and device, then the kernel.
 PARSE_SECONDS = 14.0
@@ -140,7 +141,8 @@ class ForwardInstance(Instance):
         }
         fields["padded_head_dim"] = self.takes_smaller_head_dims
         trload = str(tile.pipeline.endswith("Trload")).lower()
-        blocks = [f".blocks_per_cu = {tile.blocks_per_cu}"] * (tile.blocks_per_cu > 0)
+        per_cu = tile.dropout_blocks_per_cu if self.feature == "dropout" else tile.blocks_per_cu
+        blocks = [f".blocks_per_cu = {per_cu}"] * (per_cu > 0)
         return (
             f"Forward<{ELEMENTS[self.dtype]}, ForwardTile<{_listed(*numbers, *tile.instruction)}>,\n"
             f"              ck_tile::BlockFmhaPipeline{tile.pipeline}, {trload},\n"
@@ -232,32 +234,40 @@ def _true_fields(fields: Mapping[str, bool]) -> list[str]:
 def instances(family: Family, head_dims: Sequence[int], preset: Preset) -> Iterator[Instance]:
     """Kernels of a preset, the cheaper of two that serve the same call first.
 
-    ``minimal`` has one masked kernel (which serves any window, none included) for each phase, dtype and layout of
-    head dims 64 and 128; ``default`` adds the other head dims, kernels without a mask, each feature, and padding for
-    the head dims between; ``full`` adds padding and no mask to every feature.
+    A masked kernel serves any window, none included. ``minimal`` has one for each phase, dtype and layout of head dims
+    64 and 128. ``default`` adds to them a forward without a mask and each feature (ALiBi in the forward alone), and one
+    masked kernel for every larger head dim and those between; smaller ones are padded to 64. ``full`` has every
+    combination.
     """
-    wanted = MINIMAL_DIMS if preset == "minimal" else tuple(head_dims)
-    dims = sorted(set(head_dims) & set(wanted))
+    dims = sorted(dim for dim in set(head_dims) if _wanted(dim, preset))
     for dim in (dim for dim in dims if dim in family.forward):
         for padded in (False,) if preset == "minimal" or family.forward[dim].pads else (False, True):
-            for masked, feature in _variants(FORWARD_FEATURES, preset, plain_only=padded):
+            for masked, feature in _variants("forward", dim, preset, padded):
                 for dtype, layout in itertools.product(ELEMENTS, _SEQUENCES):
                     yield ForwardInstance(family, dtype, dim, layout, masked, feature, padded)
     for dim in (dim for dim in dims if dim in family.backward):
-        for masked, feature in _variants(BACKWARD_FEATURES, preset, plain_only=False):
+        for masked, feature in _variants("backward", dim, preset):
             for dtype, layout in itertools.product(ELEMENTS, _SEQUENCES):
                 yield BackwardInstance(family, dtype, dim, layout, masked, feature)
     for dim in (dim for dim in dims if dim in family.split):
-        for masked, feature in _variants(SPLIT_FEATURES, preset, plain_only=False):
+        for masked, feature in _variants("split", dim, preset):
             for dtype, layout in itertools.product(ELEMENTS, _CACHES):
                 yield SplitInstance(family, dtype, dim, layout, masked, feature)
 
 
-def _variants(features: Sequence[str], preset: Preset, plain_only: bool) -> Iterator[tuple[bool, str | None]]:
-    """(masked, feature) of a preset; in ``plain_only``, features are for ``full``."""
-    if preset == "minimal":
-        yield True, None
+def _wanted(head_dim: int, preset: Preset) -> bool:
+    """Whether a preset has kernels of ``head_dim``."""
+    return preset == "full" or head_dim in COMMON_DIMS or (preset == "default" and head_dim > min(COMMON_DIMS))
+
+
+def _variants(phase: str, head_dim: int, preset: Preset, padded: bool = False) -> Iterator[tuple[bool, str | None]]:
+    """(masked, feature) of a preset."""
+    if preset == "full":
+        yield from itertools.product((False, True), (None, *_FEATURES[phase]))
         return
-    yield from ((False, None), (True, None))
-    for feature in features if preset == "full" or not plain_only else ():
-        yield from ((masked, feature) for masked in ((False, True) if preset == "full" else (True,)))
+    common = preset == "default" and head_dim in COMMON_DIMS and not padded
+    if common and phase == "forward":
+        yield False, None
+    yield True, None
+    if common:
+        yield from ((True, feature) for feature in _FEATURES[phase] if feature != "alibi" or phase == "forward")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_calls, ck_library
+from flash_attn.backends import ck_calls, ck_dropout, ck_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.extensions import extension_reasons
 from flash_attn.backends.kv_append import append_and_rotate
@@ -62,7 +62,8 @@ class CKBackend(Backend):
             "no leftpad_k": spec.has_leftpad_k,
             "no attention sink": spec.has_sink,
             "no attention probabilities": spec.return_attn_probs,
-            "no dropout in this version": spec.dropout_p > 0,
+            "no dropout with softcap, ALiBi or deterministic": spec.dropout_p > 0
+            and (spec.softcap > 0 or spec.has_alibi or (spec.needs_backward and spec.deterministic)),
             "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,
             "varlen queries and keys come together": spec.kv_layout != "paged"
             and spec.varlen_q != (spec.kv_layout == "varlen"),
@@ -96,6 +97,12 @@ class CKBackend(Backend):
         rows = ck_library.instances()
         archs = sorted({arch for row in rows for arch in row["archs"]})
         return {"kernels": f"{len(rows)} for {', '.join(archs)}"}
+
+    def keep_mask(
+        self, rng_state: Tensor, dropout_p: float, batch_heads: Tensor, rows: Tensor, first_column: int, columns: int
+    ) -> Tensor:
+        """Which probabilities survive CK's dropout."""
+        return ck_dropout.keep_mask(rng_state, dropout_p, batch_heads, rows, first_column, columns)
 
     def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
         """Attention of validated inputs."""
