@@ -16,5 +16,5 @@ COPY --from=build /opt/flash-attn /opt/flash-attn
 ENV PATH=/opt/flash-attn/bin:/usr/local/bin:/usr/bin:/bin
 USER 10001
 WORKDIR /home/flash-attn
-HEALTHCHECK --interval=1h --timeout=10m --start-period=10m CMD ["python", "-m", "flash_attn", "check", "--quick"]
+HEALTHCHECK --interval=1h --timeout=30m --start-period=30m CMD ["python", "-m", "flash_attn", "check", "--quick"]
 CMD ["python"]

@@ -29,5 +29,5 @@ ENV PATH=/opt/flash-attn/bin:/usr/local/bin:/usr/bin:/bin
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001
 WORKDIR /home/flash-attn
-HEALTHCHECK --interval=1h --timeout=10m --start-period=10m CMD ["python", "-m", "flash_attn", "check", "--quick"]
+HEALTHCHECK --interval=1h --timeout=30m --start-period=30m CMD ["python", "-m", "flash_attn", "check", "--quick"]
 CMD ["python"]
