@@ -303,9 +303,8 @@ def main() -> int:
             print(f"rehearsal of the {options.image} image FAILED: {error}", file=sys.stderr)
             return 1
         size = subprocess.run(["du", "-sm", image.root], check=True, capture_output=True, text=True).stdout.split()[0]
-        print(
-            f"rehearsed the {options.image} image, {size} MB; health check: {checked}; left out: {LEFT_OUT[options.image]}"
-        )
+        left_out = LEFT_OUT[options.image]
+        print(f"rehearsed the {options.image} image, {size} MB; health check: {checked}; left out: {left_out}")
     return 0
 
 
