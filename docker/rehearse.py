@@ -163,6 +163,8 @@ class Rehearsal:
     def _from(self, text: str) -> None:
         base, _, name = text.partition(" AS ")
         root = self._work / name
+        if root.exists():
+            raise RehearsalError(f"{root} exists: give --keep a folder of its own")
         subprocess.run(["cp", "--archive", "--reflink=auto", self._debian, root], check=True)
         print(f"    Debian {DEBIAN} stands in for {Template(base).substitute(self._global)}")
         self._stage = self._stages[name] = Stage(root)
