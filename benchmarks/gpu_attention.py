@@ -5,8 +5,9 @@
 All contenders read the same tensors, laid out ``(batch, seqlen, nheads, head_dim)`` (PyTorch gets them transposed,
 as views) and take turns, a round each; the table gives medians over rounds. FLOPs are 4 b s^2 h d for a forward,
 half of it under a causal mask, 2.5 times that for a backward. A contender whose result differs from ours by more
-than the dtype's rounding explains stops the run: a wrong kernel has no speed. ``--dry`` runs the whole script on CPU
-tensors with tiny shapes, where PyTorch has but one kernel; its times mean nothing.
+than the dtype's rounding explains stops the run: a wrong kernel has no speed. Beside a row stands the closest public
+figure of its class from :mod:`benchmarks.anchors`, and ours over it. ``--dry`` runs the whole script on CPU tensors
+with tiny shapes, where PyTorch has but one kernel; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 import flash_attn
+from benchmarks.anchors import nearest
 from benchmarks.timing import Progress
+from flash_attn import architectures
+from flash_attn.backends.gpu import architecture_name
 from flash_attn.diagnostics.text_table import terminal_table
 
 # Ratio of a peer's time to ours that each backend aims at, by phase, head_dim and peer.
@@ -147,16 +151,30 @@ def _seconds(call: Contender, device: torch.device) -> float:
     return float(begin.elapsed_time(end)) / 3e3
 
 
-def report(backend: str, results: list[tuple[Shape, dict[str, float]]], peers: list[str]) -> str:
-    """Table of TFLOP/s and ratios, then the geometric means beside their goals."""
+def beside_anchor(shape: Shape, seconds: float, architecture: str | None) -> list[str]:
+    """Cells of the closest public figure of a shape's class: ours over it, it, and what ran."""
+    found = None
+    if architecture is not None:
+        found = nearest(architecture, shape.phase, "bfloat16", shape.head_dim, shape.causal, shape.seqlen)
+    if found is None:
+        return ["-", "-", "-"]
+    return [f"{shape.flops / seconds / 1e12 / found.tflops:.2f}", f"{found.tflops:g}", str(found)]
+
+
+def report(
+    backend: str, results: list[tuple[Shape, dict[str, float]]], peers: list[str], architecture: str | None = None
+) -> str:
+    """Table of TFLOP/s, ratios and public figures, then the geometric means beside their goals."""
     rows = []
     for shape, seconds in results:
         rates = [f"{shape.flops / seconds[name] / 1e12:.1f}" if name in seconds else "-" for name in ("ours", *peers)]
         ratios = [f"{seconds[name] / seconds['ours']:.2f}" if name in seconds else "-" for name in peers]
         mask = "causal" if shape.causal else "full"
-        rows.append([shape.phase, f"d{shape.head_dim}", f"s{shape.seqlen}", mask, *rates, *ratios])
+        public = beside_anchor(shape, seconds["ours"], architecture)
+        rows.append([shape.phase, f"d{shape.head_dim}", f"s{shape.seqlen}", mask, *rates, *ratios, *public])
     header = ["phase", "dim", "length", "mask", *(f"{name} TFLOP/s" for name in ("ours", *peers))]
-    lines = [terminal_table([*header, *(f"{name}/ours" for name in peers)], rows)]
+    header += [*(f"{name}/ours" for name in peers), "ours/public", "public TFLOP/s", "public figure"]
+    lines = [terminal_table(header, rows)]
     for (phase, head_dim, peer), goal in _GOALS.get(backend, {}).items():
         ratios_of_group = [
             seconds[peer] / seconds["ours"]
@@ -192,7 +210,8 @@ def main() -> None:
             results.append((shape, measure(calls, device, 2 if options.dry else options.rounds)))
     name = "the CPU (dry run)" if options.dry else torch.cuda.get_device_name(device)
     print(f"backend {options.backend} on {name}, torch {torch.__version__}, flash_attn {flash_attn.__version__}")
-    print(report(options.backend, results, list(peers)))
+    known = None if options.dry else architectures.find(architecture_name(device))
+    print(report(options.backend, results, list(peers), known.name if known else None))
     if options.json is not None:
         versions = {"backend": options.backend, "device": name, "torch": torch.__version__}
         lines = [json.dumps({**versions, **shape._asdict(), "seconds": seconds}) for shape, seconds in results]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amdgpu_sim.decoding import Decoding
+from amdgpu_sim.decoding import Decoding, Span
 from amdgpu_sim.errors import UninitialisedReadError
 from amdgpu_sim.waves import Array, Waves
 
@@ -48,6 +48,22 @@ def parse_access(name: str) -> Access:
     (core,) = (part for part in parts if part not in ("d16", "hi"))
     half = (1 if "hi" in parts else 0) if "d16" in parts else None
     return Access(_BYTES[core], core.startswith(("s", "i")) and core != "short", half)
+
+
+def begin_access(d: Decoding, category: str, size: int) -> None:
+    """Read the operands of an access of ``size`` bytes a lane; cache hints change no result."""
+    d.parse_operands()
+    d.ignore(*CACHE_HINTS)
+    d.instruction.category, d.instruction.bytes_per_lane = category, size
+
+
+def data_registers(d: Decoding, number: int, count: int, what: str = "stored data") -> Span:
+    """The ``count`` vector registers of operand ``number``, whose lanes the instruction reads itself."""
+    span = d.span(number, count)
+    if span is None or span.kind != "v":
+        raise d.unsupported(f"{what} must be vector registers")
+    d.instruction.wave_reads.append(span)
+    return span
 
 
 def write_loaded(w: Waves, register: int, access: Access, where: Array, data: Array) -> None:

@@ -11,12 +11,15 @@ from amdgpu_sim.conversions import bf16_bits_to_float, float_to_bf16_bits
 from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.instructions.access import (
     CACHE_HINTS,
+    Access,
     count_flat_load,
     count_flat_store,
     count_load,
     count_store,
+    data_registers,
     define_loaded,
     require_defined,
+    write_loaded,
 )
 from amdgpu_sim.instructions.flat_memory import FlatAddressing
 from amdgpu_sim.instructions.vector_memory import Addressing, BufferAddressing, global_addressing
@@ -106,10 +109,7 @@ def _atomic(
     """``combine`` None means compare-and-swap: data holds the new value, then the expected one."""
     size = np.dtype(dtype).itemsize
     registers = size // 4
-    span = d.span(data, registers * (1 if combine else 2))
-    if span is None or span.kind != "v":
-        raise d.unsupported("atomic data must be vector registers")
-    d.instruction.wave_reads.append(span)
+    span = data_registers(d, data, registers * (1 if combine else 2), "atomic data")
     d.instruction.category, d.instruction.bytes_per_lane = "global_atomic", size
     result = d.destination(target, registers, "v") if target is not None else None
     if d.mnemonic.startswith("flat_"):
@@ -128,9 +128,7 @@ def _atomic(
             previous, final = serve(addresses, contents, new, expected, combine)
             w.machine.memory.store(w, where, addresses, final[:, None].view(np.uint8))
         if result is not None:
-            words = previous[:, None].view(np.uint32)
-            for column in range(registers):
-                w.v[result + column][where] = words[:, column]
+            write_loaded(w, result, Access(size, False, None), where, previous[:, None].view(np.uint8))
             define_loaded(w, result, registers, where, None)
 
     d.instruction.propagate = execute

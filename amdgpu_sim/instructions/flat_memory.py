@@ -13,12 +13,13 @@ from amdgpu_sim.bank_conflicts import BankCounter
 from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
-    CACHE_HINTS,
     LOAD_NAMES,
     STORE_NAMES,
     Access,
+    begin_access,
     count_flat_load,
     count_flat_store,
+    data_registers,
     define_loaded,
     parse_access,
     read_stored,
@@ -66,9 +67,7 @@ def _define_load(name: str, access: Access) -> None:
 
     @instruction(f"flat_load_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_load", size
+        begin_access(d, "global_load", size)
         addressing, banks = FlatAddressing(d, 1), BankCounter(d.target, size, False)
         target = d.destination(0, access.registers, "v")
         count_flat_load(d)
@@ -97,14 +96,9 @@ def _define_store(name: str, access: Access) -> None:
 
     @instruction(f"flat_store_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_store", size
+        begin_access(d, "global_store", size)
         addressing, banks = FlatAddressing(d, 0), BankCounter(d.target, size, True)
-        span = d.span(1, access.registers)
-        if span is None or span.kind != "v":
-            raise d.unsupported("stored data must be vector registers")
-        d.instruction.wave_reads.append(span)
+        span = data_registers(d, 1, access.registers)
         count_flat_store(d)
 
         def execute(w: Waves) -> None:

@@ -8,7 +8,14 @@ import numpy as np
 
 from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import UninitialisedReadError
-from amdgpu_sim.instructions.access import count_lds_store, define_loaded, require_defined
+from amdgpu_sim.instructions.access import (
+    Access,
+    count_lds_store,
+    data_registers,
+    define_loaded,
+    require_defined,
+    write_loaded,
+)
 from amdgpu_sim.instructions.atomics import OPERATIONS, Combine, lane_values, serve
 from amdgpu_sim.instructions.lds import LdsAccess, lds_address
 from amdgpu_sim.waves import Waves
@@ -32,11 +39,7 @@ def _atomic(d: Decoding, dtype: Any, combine: Combine | None, returns: bool, exp
     d.instruction.category, d.instruction.bytes_per_lane = "lds_atomic", size
     first = int(returns)
     address, offset = lds_address(d, first), d.modifier("offset", 0)
-    spans = [d.span(first + 1 + n, registers) for n in range(1 if combine else 2)]
-    if any(span is None or span.kind != "v" for span in spans):
-        raise d.unsupported("atomic data must be vector registers")
-    data = [span.index for span in spans if span]
-    d.instruction.wave_reads += [span for span in spans if span]
+    data = [data_registers(d, first + 1 + n, registers, "atomic data").index for n in range(1 if combine else 2)]
     result = d.destination(0, registers, "v") if returns else None
     count_lds_store(d)
     lds = LdsAccess(d, size)
@@ -56,9 +59,7 @@ def _atomic(d: Decoding, dtype: Any, combine: Combine | None, returns: bool, exp
         previous, final = serve(offsets, contents.view(dtype)[:, 0], new, expected, combine)
         w.machine.lds.store(w, where, offsets, final[:, None].view(np.uint8), atomic=True)
         if result is not None:
-            words = previous[:, None].view(np.uint32)
-            for column in range(registers):
-                w.v[result + column][where] = words[:, column]
+            write_loaded(w, result, Access(size, False, None), where, previous[:, None].view(np.uint8))
             define_loaded(w, result, registers, where, None)
 
     d.instruction.propagate = execute

@@ -10,12 +10,13 @@ import numpy as np
 from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.errors import OutOfBoundsError
 from amdgpu_sim.instructions.access import (
-    CACHE_HINTS,
     LOAD_NAMES,
     STORE_NAMES,
     Access,
+    begin_access,
     count_load,
     count_store,
+    data_registers,
     define_loaded,
     parse_access,
     read_stored,
@@ -79,9 +80,7 @@ def _offsets(d: Decoding, vector: int, scalar: int) -> Callable[[Waves], Array]:
 def _define_load(name: str, access: Access) -> None:
     @instruction(f"scratch_load_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "scratch_load", access.size
+        begin_access(d, "scratch_load", access.size)
         offsets = _offsets(d, 1, 2)
         target = d.destination(0, access.registers, "v")
         count_load(d)
@@ -96,18 +95,13 @@ def _define_load(name: str, access: Access) -> None:
 def _define_store(name: str, access: Access) -> None:
     @instruction(f"scratch_store_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "scratch_store", access.size
+        begin_access(d, "scratch_store", access.size)
         offsets = _offsets(d, 0, 2)
-        span = d.span(1, access.registers)
-        if span is None or span.kind != "v":
-            raise d.unsupported("stored data must be vector registers")
-        d.instruction.wave_reads.append(span)
+        source = data_registers(d, 1, access.registers).index
         count_store(d)
 
         def execute(w: Waves) -> None:
-            scratch_store(w, offsets(w), access, span.index)
+            scratch_store(w, offsets(w), access, source)
 
         d.instruction.propagate = execute
         return execute

@@ -10,12 +10,13 @@ from amdgpu_sim.bank_conflicts import BankCounter
 from amdgpu_sim.decoding import Decoding, Execute, Span, instruction
 from amdgpu_sim.errors import UnsupportedStateError
 from amdgpu_sim.instructions.access import (
-    CACHE_HINTS,
     LOAD_NAMES,
     STORE_NAMES,
     Access,
+    begin_access,
     count_load,
     count_store,
+    data_registers,
     define_loaded,
     parse_access,
     read_stored,
@@ -112,11 +113,7 @@ def _load(d: Decoding, access: Access, addressing: Addressing, number: int = 0) 
 def _store(d: Decoding, access: Access, addressing: Addressing, number: int) -> Execute:
     half = d.operands[number].half
     chosen = access if half is None else Access(access.size, False, half)
-    span = d.span(number, access.registers)
-    if span is None or span.kind != "v":
-        raise d.unsupported("stored data must be vector registers")
-    source = span.index
-    d.instruction.wave_reads.append(span)
+    source = data_registers(d, number, access.registers).index
     count_store(d)
 
     def execute(w: Waves) -> None:
@@ -159,16 +156,12 @@ def _load_to_lds(d: Decoding, access: Access, addressing: Addressing) -> Execute
 def _define_load(name: str, access: Access) -> None:
     @instruction(f"global_load_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_load", access.size
+        begin_access(d, "global_load", access.size)
         return _load(d, access, global_addressing(d, 1, 2))
 
     @instruction(f"buffer_load_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_load", access.size
+        begin_access(d, "global_load", access.size)
         resource = len(d.operands) - 2
         if d.modifier("lds"):
             return _load_to_lds(d, access, BufferAddressing(d, resource, access.size))
@@ -178,16 +171,12 @@ def _define_load(name: str, access: Access) -> None:
 def _define_store(name: str, access: Access) -> None:
     @instruction(f"global_store_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
+        begin_access(d, "global_store", access.size)
         return _store(d, access, global_addressing(d, 0, 2), 1)
 
     @instruction(f"buffer_store_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_store", access.size
+        begin_access(d, "global_store", access.size)
         return _store(d, access, BufferAddressing(d, len(d.operands) - 2, access.size), 0)
 
 
@@ -200,9 +189,7 @@ for _name in STORE_NAMES:
 def _define_global_to_lds(name: str, access: Access) -> None:
     @instruction(f"global_load_lds_{name}")
     def _(d: Decoding) -> Execute:
-        d.parse_operands()
-        d.ignore(*CACHE_HINTS)
-        d.instruction.category, d.instruction.bytes_per_lane = "global_load", access.size
+        begin_access(d, "global_load", access.size)
         return _load_to_lds(d, access, global_addressing(d, 0, 1))
 
 

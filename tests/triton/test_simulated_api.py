@@ -9,7 +9,7 @@ from feature_verdicts import as_expected
 from flash_attn import dispatch, environment, flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
 from flash_attn.diagnostics import check
 from flash_attn.feature_cases import FEATURES, Feature
-from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, compare_decode
+from flash_attn.testing import AttentionCase, Bound, DecodeCase, compare, compare_attention, compare_decode
 
 TARGETS = environment.SIMULATED_TARGETS
 CPU = torch.device("cpu")
@@ -41,23 +41,25 @@ def test_public_functions(simulate: Callable[[str], None]) -> None:
     lengths = torch.tensor([0, 30, 70], dtype=torch.int32)
     used = torch.tensor([65], dtype=torch.int32)
 
-    def call() -> list[torch.Tensor]:
-        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    def call(dtype: torch.dtype) -> list[torch.Tensor]:
+        query, key, value = (x.to(dtype) for x in (q, k, v))
+        leaves = [x.clone().requires_grad_() for x in (query, key, value)]
         out = flash_attn_func(leaves[0], leaves[1], leaves[2], causal=True)
-        packed = flash_attn_varlen_func(q[0], k[0], v[0], lengths, lengths, 40, 40)
-        decoded = flash_attn_with_kvcache(q[:, :1], k, v, cache_seqlens=used)
+        packed = flash_attn_varlen_func(query[0], key[0], value[0], lengths, lengths, 40, 40)
+        decoded = flash_attn_with_kvcache(query[:, :1], key, value, cache_seqlens=used)
         assert isinstance(out, torch.Tensor)
         assert isinstance(packed, torch.Tensor)
         assert isinstance(decoded, torch.Tensor)
-        return [out.detach(), packed, decoded, *torch.autograd.grad(out, leaves, q)]
+        return [out.detach(), packed, decoded, *torch.autograd.grad(out, leaves, query)]
 
     assert dispatch.candidates(CPU) == ("triton",)
-    ours = call()
+    ours = call(torch.bfloat16)
     with dispatch.use_backend("reference"):
-        exact = call()
-    # Probabilities, scores' gradients and results are rounded once each, on both sides.
-    for a, b in zip(ours, exact, strict=True):
-        torch.testing.assert_close(a, b, atol=4 * torch.finfo(a.dtype).eps * float(b.abs().max()), rtol=0)
+        exact = call(torch.float64)
+    for name, mine, oracle in zip(("out", "packed", "decoded", "dq", "dk", "dv"), ours, exact, strict=True):
+        # The oracle's result, rounded, is the least that plain bf16 can be off by.
+        result = compare(name, mine, oracle, oracle.bfloat16(), Bound(torch.bfloat16, 0))
+        assert result.passed, result
 
 
 @pytest.mark.slow
