@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csrc_ck.generate import Selection, select, write
-from csrc_ck.instances import Preset
+from csrc_ck.generate import select
+from csrc_ck.instances import LANGUAGE
 
 from .detect import Detection
 from .errors import BuildError
+from .instances import Preset, Selection, write
 from .ninja_file import Edge, Rule, ninja_text, run_ninja
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ def build_ck(build: CkBuild, detection: Detection) -> list[Selection]:
     build.folder.mkdir(parents=True, exist_ok=True)
     build.output.parent.mkdir(parents=True, exist_ok=True)
     generated = build.folder / "generated"
-    *kernels, table = write(selections, generated)
+    *kernels, table = write(selections, generated, LANGUAGE)
     edges = _edges(build, detection, selections, kernels, table)
     text = ninja_text(_rules(detection), edges)
     ninja_file = build.folder / "build.ninja"
@@ -121,7 +122,7 @@ def _edges(
     translated = folder / "generated" / "device_hip.cpp"
     edges = [Edge("hipify", translated, [common / "device.cpp"], 1.0, implicit=[ROOT / "build_tools/hipify.py"])]
     objects = []
-    for source in (common / "api.cpp", translated, ROOT / "csrc_ck/dispatch.cpp", table):
+    for source in (common / "api.cpp", translated, common / "dispatch.cpp", table):
         objects.append(folder / f"{source.stem}.o")
         edges.append(Edge("host", objects[-1], [source], HOST_SECONDS))
     for selection, kernel in zip(selections, kernels, strict=True):

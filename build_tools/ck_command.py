@@ -4,11 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from csrc_ck.instances import PRESETS
-
 from .ck_build import LIBRARY, ROOT, CkBuild, build_ck
 from .detect import detect
 from .errors import BuildError
+from .instances import PRESETS
 from .kernel_report import kernel_table
 from .obstacles import CK_ARCHS, ck_serves, obstacles_to
 from .plan import GIB_PER_JOB, bounded_jobs, vendors_with_kernels

@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from csrc_ck.generate import Selection
-
 from .detect import Detection, Rocm
 from .errors import BuildError
+from .instances import Selection
 from .programs import find, run
 
 _MAGIC = b"__CLANG_OFFLOAD_BUNDLE__"
