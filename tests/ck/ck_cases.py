@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from flash_attn import dispatch
-from flash_attn.backends import ck_library
+from flash_attn.backends.ck import CKBackend
 from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, compare_decode
 
 _FORWARD = AttentionCase(
@@ -73,7 +73,9 @@ def main(arch: str, library: Path, names: list[str]) -> None:
     os.environ["FLASH_ATTENTION_SIMULATE"] = arch
     # what torch.empty returns is NaN then: a result that no kernel writes shows
     torch.use_deterministic_algorithms(True, warn_only=True)
-    ck_library.LIBRARY = library
+    ck = dispatch.backend("ck")
+    assert isinstance(ck, CKBackend)
+    ck.library = replace(ck.library, path=library)
     found: dict[str, dict[str, tuple[float, float]]] = {}
     with dispatch.use_backend("ck"):
         for name in names:
