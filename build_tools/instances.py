@@ -89,6 +89,11 @@ class Instance(ABC):
         return f"launch_{self.phase}"
 
     @property
+    def checks(self) -> str:
+        """C++ assertions about it."""
+        return ""
+
+    @property
     def takes_smaller_head_dims(self) -> bool:
         """Whether head dims below ``head_dim`` run too."""
         return True
@@ -107,6 +112,7 @@ class Instance(ABC):
             f'#include "{self.header}"\n'
             f"namespace {namespace} {{\n"
             f"struct {self.name}\n    : {self.configuration} {{}};\n"
+            f"{self.checks}"
             f"void launch_{self.name}(const {self.phase.capitalize()}Params& params, void* stream) {{\n"
             f"  {self.launcher}<{self.name}>(params, static_cast<{self.language.stream}>(stream));\n"
             "}\n"

@@ -1,4 +1,4 @@
-"""Registers, spills, LDS, occupancy and instructions of compiled kernels, as a Markdown table.
+"""Registers, spills, LDS, occupancy and instructions of compiled CK kernels, as a Markdown table.
 
 The figures are the compiler's own: its remarks, kept beside each object, and the disassembly of the code object. A
 cell is empty where the architecture has no such thing, as AGPRs on gfx12. Scratch may be reserved and never used:
@@ -14,7 +14,7 @@ from pathlib import Path
 from .detect import Detection, Rocm
 from .errors import BuildError
 from .instances import Selection
-from .programs import find, run
+from .programs import Program, find, run
 
 _MAGIC = b"__CLANG_OFFLOAD_BUNDLE__"
 _FIGURES = {
@@ -32,7 +32,7 @@ _INSTRUCTIONS = {
 }
 
 
-def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
+def ck_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
     """Return a row for each kernel and architecture.
 
     Raises:
@@ -40,8 +40,7 @@ def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detec
     """
     assert detection.rocm
     compiler, objdump = detection.rocm.compiler, find_objdump(detection.rocm)
-    header = ["kernel", "arch", *_FIGURES, *_INSTRUCTIONS, "CPU seconds"]
-    lines = [f"compiler: {compiler.path.name} {compiler.version}", "", _row(header), _row(["---"] * len(header))]
+    rows = []
     for selection in selections:
         stem = folder / f"{selection.instance.name}.o"
         remarks, seconds = read_remarks(Path(f"{stem}.remarks").read_text(encoding="utf-8"))
@@ -49,8 +48,15 @@ def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detec
         for arch, figures in zip(selection.archs, remarks, strict=True):
             counts = count_instructions(objdump, images[arch])
             cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values())]
-            lines.append(_row([*cells, *(str(count) for count in counts.values()), seconds]))
-    return "\n".join(lines)
+            rows.append([*cells, *(str(count) for count in counts.values()), seconds])
+    return kernel_table(compiler, [*_FIGURES, *_INSTRUCTIONS], rows)
+
+
+def kernel_table(compiler: Program, figures: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose rows are kernel, architecture, figures and seconds."""
+    header = ["kernel", "arch", *figures, "CPU seconds"]
+    lines = [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows)]
+    return "\n".join((f"compiler: {compiler.path.name} {compiler.version}", "", *lines))
 
 
 def find_objdump(rocm: Rocm) -> Path:

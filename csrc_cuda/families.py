@@ -1,0 +1,78 @@
+"""The kernels of csrc_cuda/sm80 and csrc_cuda/sm90: which there are, for which head dims, and with what tiles.
+
+Registers and spills, which ``python -m build_tools cuda --report`` measures, decide the tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from build_tools.instances import CACHES, SEQUENCES, Layout
+
+
+@dataclass(frozen=True)
+class Tile:
+    """C++ arguments of a kernel's tile, of which the second is its keys, and the shared memory of a block.
+
+    The kernel's own ``kSharedBytes`` is compared with ``shared_bytes`` when it is compiled.
+    """
+
+    numbers: tuple[int, ...]
+    shared_bytes: int
+
+    @property
+    def keys(self) -> int:
+        """Keys of the tile."""
+        return self.numbers[1]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The kernels of a phase: a tile for each head dim, layouts, and features, of which a kernel has at most one."""
+
+    tiles: Mapping[int, Tile]
+    layouts: tuple[Layout, ...]
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A folder of kernels; ``archs`` are all it compiles for, None for every one."""
+
+    name: str
+    archs: tuple[str, ...] | None
+    phases: Mapping[str, Phase]
+
+    def has(self, arch: str, phase: str, head_dim: int, layout: Layout, feature: str | None) -> bool:
+        """Whether there is such a kernel for an architecture."""
+        kernels = self.phases.get(phase)
+        return (
+            (self.archs is None or arch in self.archs)
+            and kernels is not None
+            and head_dim in kernels.tiles
+            and layout in kernels.layouts
+            and (feature is None or feature in kernels.features)
+        )
+
+
+_KIB = 1024
+SM90 = Family(name="sm90", archs=("sm_90a",), phases={})
+SM80 = Family(
+    name="sm80",
+    archs=None,
+    phases={
+        "forward": Phase(
+            tiles={
+                64: Tile((128, 64, 4), 32 * _KIB),
+                128: Tile((128, 64, 4), 64 * _KIB),
+            },
+            layouts=SEQUENCES,
+            features=("softcap", "alibi", "dropout"),
+        ),
+        "backward": Phase(tiles={}, layouts=SEQUENCES, features=("softcap", "alibi", "dropout", "deterministic")),
+        "split": Phase(tiles={}, layouts=CACHES, features=("softcap", "alibi")),
+    },
+)
+# An architecture has the first family's kernel where there is one.
+FAMILIES = (SM90, SM80)
