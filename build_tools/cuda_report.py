@@ -13,7 +13,7 @@ from csrc_cuda.instances import CudaInstance
 from .detect import Detection
 from .errors import BuildError
 from .instances import Selection
-from .kernel_report import kernel_table
+from .kernel_report import Row, kernel_table
 from .programs import find, run
 from .torch_build import python_folders
 
@@ -53,9 +53,11 @@ def cuda_table(folder: Path, selections: Sequence[Selection], detection: Detecti
         for arch in selection.archs:
             if arch not in figures or arch not in counts:
                 raise BuildError(f"{path} has no machine code for {arch}")
-            cells = [*figures[arch].values(), str(instance.tile.shared_bytes)]
-            rows.append([instance.name, arch, *cells, *(str(count) for count in counts[arch].values()), seconds])
-    return kernel_table(detection.cuda.nvcc, [*_FIGURES, "dynamic shared B", *_INSTRUCTIONS], rows)
+            cells = {**figures[arch], "dynamic shared B": str(instance.tile.shared_bytes)}
+            cells |= {kind: str(count) for kind, count in counts[arch].items()}
+            spills = (figures[arch]["spill stores B"], figures[arch]["spill loads B"]) != ("0", "0")
+            rows.append(Row(instance.name, arch, cells, seconds, spills))
+    return kernel_table(detection.cuda.nvcc, rows)
 
 
 def find_cuobjdump(detection: Detection) -> Path:

@@ -7,6 +7,7 @@ translation unit each, and the tables that csrc_common/dispatch.h searches.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Literal, Protocol
 Preset = Literal["minimal", "default", "full"]
 Layout = Literal["dense", "varlen", "paged"]
 PRESETS: tuple[Preset, ...] = ("minimal", "default", "full")
-MINIMAL_DIMS = (64, 128)
+COMMON_DIMS = (64, 128)
 HEAD_DIMS = (32, 64, 128, 256)
 PHASES = ("forward", "backward", "split")
 SEQUENCES: tuple[Layout, ...] = ("dense", "varlen")
@@ -156,23 +157,32 @@ def named(selections: Iterable[Selection], only: Sequence[str]) -> Iterator[Sele
     return (one for one in selections if any(fnmatchcase(one.instance.name, pattern) for pattern in only))
 
 
-def variants(features: Sequence[str], preset: Preset, plain_only: bool = False) -> Iterator[tuple[bool, str | None]]:
-    """(masked, feature) of a preset; in ``plain_only``, features are for ``full``.
-
-    ``minimal`` has the masked kernel, which serves any window, none included; ``default`` adds the one without a
-    mask and each feature with a mask; ``full`` adds each feature without a mask.
-    """
-    if preset == "minimal":
-        yield True, None
-        return
-    yield from ((False, None), (True, None))
-    for feature in features if preset == "full" or not plain_only else ():
-        yield from ((masked, feature) for masked in ((False, True) if preset == "full" else (True,)))
-
-
 def dims_of(head_dims: Sequence[int], preset: Preset) -> list[int]:
-    """Head dims of a preset among those asked for."""
-    return sorted(set(head_dims) & set(MINIMAL_DIMS if preset == "minimal" else head_dims))
+    """Head dims of a preset among those asked for; the default one pads small ones to the least common one."""
+    return sorted(
+        dim
+        for dim in set(head_dims)
+        if preset == "full" or dim in COMMON_DIMS or (preset == "default" and dim > min(COMMON_DIMS))
+    )
+
+
+def variants(
+    phase: str, features: Sequence[str], head_dim: int, preset: Preset, padded: bool = False
+) -> Iterator[tuple[bool, str | None]]:
+    """(masked, feature) of a preset for one head dim, the cheaper of two that serve the same call first.
+
+    A masked kernel serves any window, none included. ``minimal`` has it alone. ``default`` adds, for the common head
+    dims, a forward without a mask and each feature (ALiBi in the forward alone). ``full`` has every combination.
+    """
+    if preset == "full":
+        yield from itertools.product((False, True), (None, *features))
+        return
+    common = preset == "default" and head_dim in COMMON_DIMS and not padded
+    if common and phase == "forward":
+        yield False, None
+    yield True, None
+    if common:
+        yield from ((True, feature) for feature in features if feature != "alibi" or phase == "forward")
 
 
 def listed(*items: object) -> str:

@@ -8,7 +8,8 @@ scratch instructions tell (gfx90a has others for it, so there the reserved bytes
 import re
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .detect import Detection, Rocm
@@ -47,16 +48,33 @@ def ck_table(folder: Path, selections: Sequence[Selection], detection: Detection
         images = dict(code_objects(stem.read_bytes()))
         for arch, figures in zip(selection.archs, remarks, strict=True):
             counts = count_instructions(objdump, images[arch])
-            cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values())]
-            rows.append([*cells, *(str(count) for count in counts.values()), seconds])
-    return kernel_table(compiler, [*_FIGURES, *_INSTRUCTIONS], rows)
+            cells = {name: figures.get(key, "") for name, key in _FIGURES.items()}
+            cells |= {kind: str(count) for kind, count in counts.items()}
+            rows.append(Row(selection.instance.name, arch, cells, seconds, cells["VGPR spills"] != "0"))
+    return kernel_table(compiler, rows)
 
 
-def kernel_table(compiler: Program, figures: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose rows are kernel, architecture, figures and seconds."""
+@dataclass(frozen=True)
+class Row:
+    """A kernel for one architecture; ``seconds`` are those of its translation unit for all of them."""
+
+    name: str
+    arch: str
+    figures: Mapping[str, str]
+    seconds: str
+    spills: bool
+
+
+def kernel_table(compiler: Program, rows: Sequence[Row]) -> str:
+    """Return a Markdown table, and below it what the kernels cost and which of them spill."""
+    figures = list(rows[0].figures) if rows else []
     header = ["kernel", "arch", *figures, "CPU seconds"]
-    lines = [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows)]
-    return "\n".join((f"compiler: {compiler.path.name} {compiler.version}", "", *lines))
+    lines = [_row(header), _row(["---"] * len(header))]
+    lines += [_row([row.name, row.arch, *row.figures.values(), row.seconds]) for row in rows]
+    units = {row.name: float(row.seconds) for row in rows}
+    spilling = [f"{row.name} ({row.arch})" for row in rows if row.spills]
+    total = f"{len(units)} kernels, {sum(units.values()):.0f} CPU seconds; spills: {', '.join(spilling) or 'none'}"
+    return "\n".join((f"compiler: {compiler.path.name} {compiler.version}", "", *lines, "", total))
 
 
 def find_objdump(rocm: Rocm) -> Path:

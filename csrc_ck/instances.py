@@ -22,9 +22,9 @@ from csrc_ck.families import BackwardTile, Family, ForwardTile
 LANGUAGE = Language(namespace="ck", stream="hipStream_t", suffix=".hip")
 ELEMENTS = {"fp16": "Float16", "bf16": "BFloat16"}
 # A kernel has at most one of them.
-FORWARD_FEATURES = ("softcap", "alibi")
+FORWARD_FEATURES = ("softcap", "alibi", "dropout")
 SPLIT_FEATURES = ("softcap", "alibi")
-BACKWARD_FEATURES = ("alibi", "deterministic")
+BACKWARD_FEATURES = ("alibi", "dropout", "deterministic")
 
 # CPU seconds of one translation unit for one architecture: parsing CK-tile for host and device, then the kernel.
 PARSE_SECONDS = 14.0
@@ -172,21 +172,22 @@ class SplitInstance(CkInstance):
 def instances(family: Family, head_dims: Sequence[int], preset: Preset) -> Iterator[Instance]:
     """Kernels of a preset, the cheaper of two that serve the same call first.
 
-    ``minimal`` has one masked kernel (which serves any window, none included) for each phase, dtype and layout of
-    head dims 64 and 128; ``default`` adds the other head dims, kernels without a mask, each feature, and padding for
-    the head dims between; ``full`` adds padding and no mask to every feature.
+    A masked kernel serves any window, none included. ``minimal`` has one for each phase, dtype and layout of head dims
+    64 and 128. ``default`` adds to them a forward without a mask and each feature (ALiBi in the forward alone), and one
+    masked kernel for every larger head dim and those between; smaller ones are padded to 64. ``full`` has every
+    combination.
     """
     dims = dims_of(head_dims, preset)
     for dim in (dim for dim in dims if dim in family.forward):
         for padded in (False,) if preset == "minimal" or family.forward[dim].pads else (False, True):
-            for masked, feature in variants(FORWARD_FEATURES, preset, plain_only=padded):
+            for masked, feature in variants("forward", FORWARD_FEATURES, dim, preset, padded):
                 for dtype, layout in itertools.product(ELEMENTS, SEQUENCES):
                     yield ForwardInstance(family, dtype, dim, layout, masked, feature, padded)
     for dim in (dim for dim in dims if dim in family.backward):
-        for masked, feature in variants(BACKWARD_FEATURES, preset):
+        for masked, feature in variants("backward", BACKWARD_FEATURES, dim, preset):
             for dtype, layout in itertools.product(ELEMENTS, SEQUENCES):
                 yield BackwardInstance(family, dtype, dim, layout, masked, feature)
     for dim in (dim for dim in dims if dim in family.split):
-        for masked, feature in variants(SPLIT_FEATURES, preset):
+        for masked, feature in variants("split", SPLIT_FEATURES, dim, preset):
             for dtype, layout in itertools.product(ELEMENTS, CACHES):
                 yield SplitInstance(family, dtype, dim, layout, masked, feature)

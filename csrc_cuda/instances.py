@@ -85,13 +85,12 @@ class CudaInstance(Instance):
 def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset) -> Iterator[Selection]:
     """Kernels of a preset, the cheaper of two that serve the same call first.
 
-    ``minimal`` has one masked kernel (which serves any window, none included) for each phase, dtype and layout of
-    head dims 64 and 128; ``default`` adds the other head dims, kernels without a mask, and each feature; ``full`` adds
-    features without a mask. An architecture whose devices have too little shared memory for a tile goes without it.
+    Presets are those of build_tools/instances.py. An architecture whose devices have too little shared memory for a
+    tile goes without it.
     """
     for phase, head_dim in itertools.product(PHASES, dims_of(head_dims, preset)):
         features = tuple(dict.fromkeys(name for family in FAMILIES for name in _features(family, phase)))
-        for masked, feature in variants(features, preset):
+        for masked, feature in variants(phase, features, head_dim, preset):
             for dtype, layout in itertools.product(ELEMENTS, _layouts(phase)):
                 for family in FAMILIES:
                     served = [arch for arch in archs if _family_of(arch, phase, head_dim, layout, feature) is family]

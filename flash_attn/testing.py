@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flash_attn import dispatch
 from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
-from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult
+from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult
 from flash_attn.backends.kv_append import append_and_rotate
 from flash_attn.backends.reference import ReferenceBackend
 from flash_attn.custom_ops import attention, decode
@@ -83,19 +84,26 @@ class Comparison:
 def compare_attention(case: AttentionCase, device: torch.device | str = "cpu") -> list[Comparison]:
     """Run ``case`` through the operators on the backend in force and compare every result with the oracle."""
     spec, inputs = make_attention(case, device)
-    return compare_results(case, spec, inputs, _run_attention(spec, inputs, case))
+    results = _run_attention(spec, inputs, case)
+    return compare_results(case, spec, inputs, results, dispatch.select(spec, inputs.q.device, dispatch.requested()))
 
 
 def compare_results(
-    case: AttentionCase, spec: AttentionSpec, inputs: AttentionInputs, results: dict[str, Tensor]
+    case: AttentionCase,
+    spec: AttentionSpec,
+    inputs: AttentionInputs,
+    results: dict[str, Tensor],
+    backend: Backend | None = None,
 ) -> list[Comparison]:
     """Compare results of ``case``, by the names out, lse, dq, dk, dv and dlearnable_sink, with the oracle's.
 
-    Gradients are those for the :func:`output_gradients` of the case.
+    Gradients are those for the :func:`output_gradients` of the case. Dropout is that of ``backend``, else the
+    oracle's own.
     """
-    exact = _oracle(torch.float64, spec, inputs, case)
-    plain = _oracle(None, spec, inputs, case)
-    scales = _cancelling_magnitudes(spec, inputs, case) if case.backward else {}
+    oracle = ReferenceBackend(torch.float64, backend)
+    exact = _oracle(oracle, spec, inputs, case)
+    plain = _oracle(ReferenceBackend(None, backend), spec, inputs, case)
+    scales = _cancelling_magnitudes(oracle, spec, inputs, case) if case.backward else {}
     bound = Bound(spec.out_dtype, case.head_dim + max((*case.seqlens_q, *case.seqlens_k), default=0))
     comparisons = []
     for name, result in results.items():
@@ -225,11 +233,10 @@ def output_gradients(out: Tensor, lse: Tensor, case: AttentionCase) -> tuple[Ten
 
 
 def _oracle(
-    compute_dtype: torch.dtype | None, spec: AttentionSpec, inputs: AttentionInputs, case: AttentionCase
+    backend: ReferenceBackend, spec: AttentionSpec, inputs: AttentionInputs, case: AttentionCase
 ) -> dict[str, Tensor]:
-    """Results of the definition, computed and returned in ``compute_dtype`` (``None``: in the case's dtype)."""
-    dtype = compute_dtype or spec.out_dtype
-    backend = ReferenceBackend(compute_dtype)
+    """Results of the definition, computed and returned in the dtype of ``backend`` (``None``: in the case's)."""
+    dtype = backend.compute_dtype or spec.out_dtype
     spec, given = _in_dtype(spec, inputs, dtype)
     result = backend.forward(spec, given)
     results = {"out": result.out, "lse": result.softmax_lse}
@@ -263,13 +270,14 @@ def _all_but_heads(per_row: Tensor) -> list[int]:
     return [dim for dim in range(per_row.dim()) if dim != per_row.dim() - 2]
 
 
-def _cancelling_magnitudes(spec: AttentionSpec, inputs: AttentionInputs, case: AttentionCase) -> dict[str, float]:
+def _cancelling_magnitudes(
+    backend: ReferenceBackend, spec: AttentionSpec, inputs: AttentionInputs, case: AttentionCase
+) -> dict[str, float]:
     """Size of what cancels inside of a gradient, and leaves its rounding behind.
 
     ``dS = P * (dP - delta)`` with ``delta = rowsum(dout * out) - dlse``, so dq and dk are differences of which
     one part is ``delta`` times a weighted mean; the sink's gradient adds up ``-delta`` times its share of a row.
     """
-    backend = ReferenceBackend()
     wide = spec._replace(dtype=torch.float64)
     given = inputs._replace(q=inputs.q.double(), k=inputs.k.double(), v=inputs.v.double())
     result = backend.forward(wide, given)

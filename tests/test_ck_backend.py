@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import native_split
+from flash_attn.backends import ck_dropout, native_split
 from flash_attn.backends.ck import CKBackend, library
 from flash_attn.backends.native_tensors import aligned
 from flash_attn.testing import AttentionCase, make_attention
@@ -34,6 +34,7 @@ def machine_reasons(path: Path) -> list[str]:
         replace(CASE, causal=True, nheads_k=1),
         replace(CASE, varlen=True, window_size=(5, 3), seqused=True),
         replace(CASE, softcap=15.0),
+        replace(CASE, backward=True, dropout_p=0.1),
         replace(CASE, backward=True, alibi_dims=2),
         replace(CASE, backward=True, deterministic=True),
         replace(CASE, head_dim=72, head_dim_v=72),
@@ -51,7 +52,12 @@ def test_what_ck_does(case: AttentionCase) -> None:
         (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
         (replace(CASE, sink=True), "sink"),
         (replace(CASE, varlen=True, leftpad=True), "leftpad_k"),
-        (replace(CASE, dropout_p=0.1), "no dropout"),
+        (replace(CASE, dropout_p=0.1, softcap=15.0), "no dropout with softcap"),
+        (replace(CASE, dropout_p=0.1, alibi_dims=1), "no dropout with softcap, ALiBi"),
+        (
+            replace(CASE, backward=True, dropout_p=0.1, deterministic=True),
+            "ALiBi or deterministic",
+        ),
         (replace(CASE, softcap=15.0, alibi_dims=1), "softcap with ALiBi"),
         (replace(CASE, backward=True, softcap=15.0), "backward of softcap"),
         (replace(CASE, backward=True, deterministic=True, alibi_dims=1), "ALiBi and deterministic"),
@@ -111,3 +117,18 @@ def test_merged_splits_are_the_softmax_over_all_keys() -> None:
     exact = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1).nan_to_num(), values)
     torch.testing.assert_close(merged.out, exact)
     torch.testing.assert_close(merged.softmax_lse, scores.logsumexp(-1))
+
+
+def test_a_tile_of_the_dropout_mask_is_the_part_of_the_whole() -> None:
+    state = torch.tensor([12345678901234567, 42])
+    heads, rows = torch.arange(3).view(3, 1), torch.arange(70)
+    whole = ck_dropout.keep_mask(state, 0.3, heads, rows, 0, 100)
+    part = ck_dropout.keep_mask(state, 0.3, heads[1:2], rows[33:], 31, 40)
+    assert torch.equal(part, whole[1:2, 33:, 31:71])
+
+
+@pytest.mark.parametrize(("dropout_p", "kept"), [(0.25, 192 / 256), (0.2, 205 / 256), (0.001, 255 / 256)])
+def test_dropout_drops_its_share_in_steps_of_a_byte(dropout_p: float, kept: float) -> None:
+    state, heads, rows = torch.tensor([7, 1 << 40]), torch.arange(8).view(8, 1), torch.arange(256)
+    share = ck_dropout.keep_mask(state, dropout_p, heads, rows, 0, 512).double().mean()
+    assert abs(share - kept) < 5 * (kept * (1 - kept) / (8 * 256 * 512)) ** 0.5

@@ -21,7 +21,7 @@ Conventions that every backend keeps:
   ``- slope * |i + seqlen_k - seqlen_q - j|`` with ALiBi. A sink logit joins the denominator, never the output.
 - ``softmax_lse`` is the fp32 natural logarithm of the denominator, ``(batch, nheads_q, seqlen_q)`` or
   ``(nheads_q, total_q)``. A row that sees no key has output 0 and lse ``-inf`` (with a sink: the sink itself).
-- Dropout follows :mod:`flash_attn.backends.dropout`. ``attn_probs`` is the normalised probability matrix
+- Dropout keeps what :meth:`Backend.keep_mask` says. ``attn_probs`` is the normalised probability matrix
   ``(batch, nheads_q, max_seqlen_q, max_seqlen_k)``, negative where dropout removed an element.
 """
 
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends import dropout
 
 
 class AttentionInputs(NamedTuple):
@@ -165,6 +166,12 @@ class Backend(ABC):
     def details(self) -> dict[str, str]:
         """What ``python -m flash_attn info`` says of how this backend runs here."""
         return {}
+
+    def keep_mask(
+        self, rng_state: Tensor, dropout_p: float, batch_heads: Tensor, rows: Tensor, first_column: int, columns: int
+    ) -> Tensor:
+        """Which probabilities survive dropout, as :func:`flash_attn.backends.dropout.keep_mask` unless overridden."""
+        return dropout.keep_mask(rng_state, dropout_p, batch_heads, rows, first_column, columns)
 
     @abstractmethod
     def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:

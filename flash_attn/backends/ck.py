@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends import ck_dropout
 from flash_attn.backends.native import NativeBackend
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
@@ -50,5 +53,12 @@ class CKBackend(NativeBackend):
             f"pages and cache_batch_idx with head dims other than {', '.join(str(dim) for dim in _SPLIT_HEAD_DIMS)}": (
                 in_cache and not (spec.head_dim == spec.head_dim_v and spec.head_dim in _SPLIT_HEAD_DIMS)
             ),
-            "no dropout in this version": spec.dropout_p > 0,
+            "no dropout with softcap, ALiBi or deterministic": spec.dropout_p > 0
+            and (spec.softcap > 0 or spec.has_alibi or (spec.needs_backward and spec.deterministic)),
         }
+
+    def keep_mask(
+        self, rng_state: Tensor, dropout_p: float, batch_heads: Tensor, rows: Tensor, first_column: int, columns: int
+    ) -> Tensor:
+        """Which probabilities survive CK's dropout."""
+        return ck_dropout.keep_mask(rng_state, dropout_p, batch_heads, rows, first_column, columns)

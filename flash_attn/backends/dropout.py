@@ -41,11 +41,13 @@ def _multiply_high(multiplier: int, x: Tensor) -> Tensor:
     return (multiplier * (x >> 16) + (low >> 16)) >> 16
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox-4x32-10: four words of 32 random bits, each an int64 tensor of the broadcast shape of its inputs."""
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int = _ROUNDS
+) -> tuple[Tensor, ...]:
+    """Philox-4x32: four words of 32 random bits, each an int64 tensor of the broadcast shape of its inputs."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         high0, low0 = _multiply_high(_ROUND_MULTIPLIERS[0], c0), (_ROUND_MULTIPLIERS[0] * c0) & _MASK32
         high1, low1 = _multiply_high(_ROUND_MULTIPLIERS[1], c2), (_ROUND_MULTIPLIERS[1] * c2) & _MASK32
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
-from flash_attn.backends.dropout import keep_mask
 from flash_attn.backends.kv_append import append_and_rotate
 
 
@@ -23,13 +22,15 @@ class ReferenceBackend(Backend):
     Args:
         compute_dtype: dtype of all arithmetic; ``None`` computes in the dtype of the output, as plain PyTorch
             code would.
+        dropout_of: the backend whose dropout mask is drawn; ``None`` for this one's own.
     """
 
     name = "reference"
     device_type = "cpu"
 
-    def __init__(self, compute_dtype: torch.dtype | None = torch.float64) -> None:
+    def __init__(self, compute_dtype: torch.dtype | None = torch.float64, dropout_of: Backend | None = None) -> None:
         self.compute_dtype = compute_dtype
+        self._dropout_of = dropout_of or self
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """The definition covers every spec."""
@@ -115,7 +116,7 @@ class ReferenceBackend(Backend):
         dropped = signed = probs
         if spec.dropout_p > 0:
             assert inputs.rng_state is not None
-            kept = _keep_mask(spec, inputs.rng_state, probs)
+            kept = _keep_mask(self._dropout_of, spec, inputs.rng_state, probs)
             dropped = torch.where(kept, probs / (1 - spec.dropout_p), 0.0)
             signed = torch.where(kept, probs, -probs)
         out = torch.einsum("bhij,bjhd->bihd", dropped, v)
@@ -135,12 +136,12 @@ def _recording_autograd() -> Iterator[None]:
         yield
 
 
-def _keep_mask(spec: AttentionSpec, rng_state: Tensor, probs: Tensor) -> Tensor:
+def _keep_mask(backend: Backend, spec: AttentionSpec, rng_state: Tensor, probs: Tensor) -> Tensor:
     """Dropout's survivors over the whole probability matrix."""
     batch, nheads, seqlen_q, seqlen_k = probs.shape
     batch_heads = torch.arange(batch * nheads, device=probs.device).view(batch, nheads, 1)
     rows = torch.arange(seqlen_q, device=probs.device).view(1, 1, -1)
-    return keep_mask(rng_state, spec.dropout_p, batch_heads, rows, 0, seqlen_k)
+    return backend.keep_mask(rng_state, spec.dropout_p, batch_heads, rows, 0, seqlen_k)
 
 
 def _gather_rows(rows: Tensor, index: Tensor, valid: Tensor) -> Tensor:

@@ -42,6 +42,18 @@ def test_minimal_serves_both_dtypes_and_layouts_of_each_phase() -> None:
     assert len(chosen) == 12
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_default_serves_every_head_dim_and_the_common_ones_with_features(arch: str) -> None:
+    chosen = [selection.instance for selection in select([arch], DIMS, "default")]
+    for dtype in ("fp16", "bf16"):
+        for layout in ("dense", "varlen"):
+            alike = [i for i in chosen if i.phase == "forward" and (i.dtype, i.layout) == (dtype, layout) and i.masked]
+            largest = [i.head_dim for i in alike if i.takes_smaller_head_dims and i.feature is None]
+            assert all(any(head_dim <= dim for dim in largest) for head_dim in range(8, 257, 8))
+            for feature in ("softcap", "alibi", "dropout"):
+                assert {i.head_dim for i in alike if i.feature == feature} == {64, 128}
+
+
 def test_head_dims_and_patterns_choose() -> None:
     assert all("_d64_" in name for name in names("gfx942", dims=(64,)))
     assert set(names("gfx942", only="split_*_bf16_*")) == {n for n in names("gfx942") if re.match("split_.*_bf16_", n)}

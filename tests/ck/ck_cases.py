@@ -40,10 +40,10 @@ _PAGED = DecodeCase(
 )
 # The kernels that the tests build for each architecture.
 KERNELS = {
-    "gfx942": ("*_bf16_d128_*", "forward_*_fp16_d128_dense_*"),
-    "gfx90a": ("forward_*_bf16_d128_*",),
-    "gfx950": ("forward_*_bf16_d128_*",),
-    "gfx1201": ("forward_*_bf16_d128_*",),
+    "gfx942": ("*_bf16_d128_*_masked", "forward_*_fp16_d128_dense_masked", "*_bf16_d128_*_masked_dropout"),
+    "gfx90a": ("forward_*_bf16_d128_*_masked",),
+    "gfx950": ("forward_*_bf16_d128_*_masked",),
+    "gfx1201": ("forward_*_bf16_d128_*_masked",),
 }
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
@@ -61,6 +61,9 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
     "backward window": replace(_BACKWARD, window_size=(20, 5)),
     "backward rows without keys": replace(_BACKWARD, causal=True, seqlens_q=(140,), seqlens_k=(70,)),
     "backward varlen causal": replace(_VARLEN, causal=True, backward=True),
+    "forward dropout": replace(_FORWARD, dropout_p=0.2),
+    "backward dropout": replace(_BACKWARD, causal=True, dropout_p=0.2),
+    "backward varlen dropout": replace(_VARLEN, backward=True, dropout_p=0.3),
     "decode paged": _PAGED,
     "decode paged, three splits": replace(_PAGED, num_splits=3),
     "decode paged, append": replace(_PAGED, seqlen_new=2, seqlen_q=2, rotary_dim=64),

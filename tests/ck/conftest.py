@@ -28,7 +28,7 @@ def build_library() -> BuildLibrary:
 
     def build(arch: str, only: tuple[str, ...]) -> Path:
         where = ROOT / "build" / "ck-tests" / arch
-        build_ck(CkBuild((arch,), (128,), "minimal", where, where / "_ck.so", jobs, only), detection)
+        build_ck(CkBuild((arch,), (128,), "default", where, where / "_ck.so", jobs, only), detection)
         return where / "_ck.so"
 
     return build
