@@ -15,7 +15,11 @@ Pipeline = Literal["QRKSVS", "QRKSVSAsync", "QRKSVSAsyncTrload"]
 
 @dataclass(frozen=True)
 class ForwardTile:
-    """Block tile of the forward, its pipeline and the shape of the matrix instruction that its waves use."""
+    """Block tile of the forward, its pipeline and the shape of the matrix instruction that its waves use.
+
+    ``blocks_per_cu`` bounds the registers of a wave, and ``dropout_blocks_per_cu`` those of a kernel with dropout,
+    which needs more of them; -1 leaves it to the pipeline.
+    """
 
     pipeline: Pipeline
     queries: int
@@ -25,6 +29,7 @@ class ForwardTile:
     waves: int
     instruction: tuple[int, int, int]
     blocks_per_cu: int = -1
+    dropout_blocks_per_cu: int = -1
 
     def __post_init__(self) -> None:
         """ValueError for unrolls of which CK-tile would load a part only."""
@@ -87,7 +92,7 @@ FAMILIES = (
         archs=("gfx90a", "gfx942"),
         forward={
             32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
-            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, dropout_blocks_per_cu=2),
             128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
         },
@@ -99,7 +104,7 @@ FAMILIES = (
         archs=("gfx950",),
         forward={
             32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
-            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, dropout_blocks_per_cu=2),
             128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
         },

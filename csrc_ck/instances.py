@@ -88,7 +88,8 @@ class ForwardInstance(CkInstance):
         }
         fields["padded_head_dim"] = self.takes_smaller_head_dims
         trload = str(tile.pipeline.endswith("Trload")).lower()
-        blocks = [f".blocks_per_cu = {tile.blocks_per_cu}"] * (tile.blocks_per_cu > 0)
+        per_cu = tile.dropout_blocks_per_cu if self.feature == "dropout" else tile.blocks_per_cu
+        blocks = [f".blocks_per_cu = {per_cu}"] * (per_cu > 0)
         return (
             f"Forward<{ELEMENTS[self.dtype]}, ForwardTile<{listed(*numbers, *tile.instruction)}>,\n"
             f"              ck_tile::BlockFmhaPipeline{tile.pipeline}, {trload},\n"
