@@ -35,14 +35,15 @@ struct TileThreads {
   }
 };
 
-// Start to copy rows first_row to first_row + kRows - 1 into `tile`; rows from num_rows on, and
-// columns from num_columns on, become 0.
+// Start to copy rows first_row to first_row + kRows - 1 into `tile`; rows from num_rows (at least
+// 1) on, and columns from num_columns on, become 0.
 template <class Threads, class Layout, class Element, class Rows>
 __device__ void load_tile(Element* tile, const Rows& rows, int first_row, int num_rows,
                           int num_columns, int thread) {
   Threads::template for_each<Layout>(thread, [&](int row, int column, int offset) {
     const bool valid = first_row + row < num_rows && column < num_columns;
-    const auto* source = valid ? rows(first_row + row) + column : rows.first;
+    // memory is not read where `valid` is false, but block tables are
+    const auto* source = rows(min(first_row + row, num_rows - 1), column);
     cute::SM80_CP_ASYNC_CACHEGLOBAL_ZFILL<cute::uint128_t>::copy(
         *reinterpret_cast<const cute::uint128_t*>(source),
         *reinterpret_cast<cute::uint128_t*>(tile + offset), valid);
@@ -55,7 +56,7 @@ __device__ void store_tile(const Element* tile, const Rows& rows, int first_row,
                            int num_columns, int thread) {
   Threads::template for_each<Layout>(thread, [&](int row, int column, int offset) {
     if (first_row + row >= num_rows || column >= num_columns) return;
-    *reinterpret_cast<uint4*>(rows(first_row + row) + column) =
+    *reinterpret_cast<uint4*>(rows(first_row + row, column)) =
         *reinterpret_cast<const uint4*>(tile + offset);
   });
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cfloat>
-
 #include <cute/tensor.hpp>
 
 #include "math.h"

@@ -13,10 +13,9 @@ __host__ __device__ inline uint4 philox(uint4 counter, uint2 key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t product0 = uint64_t{0xD2511F53u} * counter.x;
     const uint64_t product1 = uint64_t{0xCD9E8D57u} * counter.z;
-    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter.y ^ key.x,
-               static_cast<uint32_t>(product1),
-               static_cast<uint32_t>(product0 >> 32) ^ counter.w ^ key.y,
-               static_cast<uint32_t>(product0)};
+    counter = {
+        static_cast<uint32_t>(product1 >> 32) ^ counter.y ^ key.x, static_cast<uint32_t>(product1),
+        static_cast<uint32_t>(product0 >> 32) ^ counter.w ^ key.y, static_cast<uint32_t>(product0)};
     key.x += 0x9E3779B9u;
     key.y += 0xBB67AE85u;
   }

@@ -1,4 +1,6 @@
-// Addresses of the rows of a head in global memory.
+// Addresses of elements of a head in global memory, by row and column.
+//
+// A row's offset within its sequence or page has 31 bits in bytes, as the binding checks.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +13,9 @@ struct DenseRows {
   Element* first;
   int stride;
 
-  __device__ Element* operator()(int row) const { return first + int64_t{row} * stride; }
+  __device__ Element* operator()(int row, int column) const {
+    return first + (row * stride + column);
+  }
 };
 
 // Rows in pages of any size that a block table names.
@@ -21,9 +25,10 @@ struct PagedRows {
   int stride, page_size, page_stride;
   const int* pages;
 
-  __device__ Element* operator()(int row) const {
+  __device__ Element* operator()(int row, int column) const {
     const int page = row / page_size;
-    return first + int64_t{pages[page]} * page_stride + int64_t{row - page * page_size} * stride;
+    return first + int64_t{pages[page]} * page_stride +
+           ((row - page * page_size) * stride + column);
   }
 };
 
@@ -33,9 +38,9 @@ struct PackedRows {
   Element* first;
   int stride, head_stride, heads;
 
-  __device__ Element* operator()(int row) const {
+  __device__ Element* operator()(int row, int column) const {
     const int position = row / heads;
-    return first + int64_t{position} * stride + int64_t{row - position * heads} * head_stride;
+    return first + int64_t{row - position * heads} * head_stride + (position * stride + column);
   }
 };
 

@@ -19,9 +19,7 @@ __device__ inline float quad_sum(float x) {
 }
 
 // What two scores ago was a maximum; -inf, of a row that saw no key yet, must not meet itself.
-__device__ inline float finite_shift(float maximum) {
-  return maximum == -INFINITY ? 0.f : maximum;
-}
+__device__ inline float finite_shift(float maximum) { return maximum == -INFINITY ? 0.f : maximum; }
 
 // A thread holds kRows rows. Sums are partial until `finish`.
 template <int kRows>
@@ -45,7 +43,6 @@ struct OnlineSoftmax {
       maximum = quad_max(maximum);
       const float shift = finite_shift(maximum) * factor;
       const float decay = exp2_fast(row_max[i] * factor - shift);
-      row_max[i] = maximum;
       float sum = row_sum[i] * decay;
 #pragma unroll
       for (int j = 0; j < cute::size<1>(scores); ++j) {
@@ -53,13 +50,14 @@ struct OnlineSoftmax {
         sum += scores(i, j);
       }
       row_sum[i] = sum;
+      row_max[i] = maximum;
 #pragma unroll
       for (int j = 0; j < cute::size<1>(out); ++j) out(i, j) *= decay;
     }
   }
 
-  // Divide `out` by the sums, times `multiplier`, and return the natural log-sum-exp of every row in
-  // row_max; 0 and -inf for a row that saw no key.
+  // Divide `out` by the sums, times `multiplier`, and return the natural log-sum-exp of every row
+  // in row_max; 0 and -inf for a row that saw no key.
   template <class Out>
   __device__ void finish(Out& out, float factor, float multiplier) {
 #pragma unroll

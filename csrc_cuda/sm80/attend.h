@@ -36,7 +36,8 @@ struct AttendTile {
   };
 
   // A thread's part of kBlockM x kHeadDim.
-  using Accumulator = decltype(partition_fragment_C(TiledMma{}, Shape<Int<kBlockM>, Int<kHeadDim>>{}));
+  using Accumulator =
+      decltype(partition_fragment_C(TiledMma{}, Shape<Int<kBlockM>, Int<kHeadDim>>{}));
 };
 
 // What attend reads: rows of q (those below num_rows exist), and of k and v (below seqlen_k).
@@ -49,8 +50,8 @@ struct AttendInputs {
 
 // Attend to the key blocks of `blocks`, the last first; `out` and `softmax` take the result.
 //
-// `band`, `logits` and `dropout` (a pointer, null for none) are those of common/. position(i) is the
-// query's place in its sequence for row i of the thread, first_position and last_position the
+// `band`, `logits` and `dropout` (a pointer, null for none) are those of common/. position(i) is
+// the query's place in its sequence for row i of the thread, first_position and last_position the
 // block's extremes; slope(i) is the ALiBi slope of row i.
 template <class Tile, class Inputs, class Band, class Logits, class DropoutMask, class Position,
           class Slope>
@@ -69,7 +70,7 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
   const typename Tile::Positions positions(thread);
   const auto load_keys = [&](int block) {
     load_tile<typename Tile::KeyThreads, KeyRowsLayout>(shared.k, in.k, block * kBlockN,
-                                                        in.seqlen_k, in.head_dim, thread);
+                                                        in.seqlen_k, in.head_dim, remade(thread));
     cp_async_fence();
   };
 
@@ -84,11 +85,12 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
     cp_async_wait<0>();
     __syncthreads();
     load_tile<typename Tile::KeyThreads, KeyRowsLayout>(shared.v, in.v, block * kBlockN,
-                                                        in.seqlen_k, in.head_dim_v, thread);
+                                                        in.seqlen_k, in.head_dim_v, remade(thread));
     cp_async_fence();
     auto accumulator = partition_fragment_C(mma, Shape<Int<Tile::kBlockM>, Int<kBlockN>>{});
     clear(accumulator);
-    multiply_shared(accumulator, q, k, mma, LoadRows<Element>{}, LoadRows<Element>{}, thread);
+    multiply_shared(accumulator, q, k, mma, LoadRows<Element>{}, LoadRows<Element>{},
+                    remade(thread));
     cp_async_wait<0>();
     __syncthreads();
     if (block > blocks.begin) load_keys(block - 1);
@@ -96,15 +98,14 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
     auto scores = rows_and_columns(accumulator);
     const int first_key = block * kBlockN;
     const auto key = [&](int j) { return first_key + positions.column(j); };
-    logits.apply(
-        scores, [&](int i) { return position(i) + band.diagonal(); }, slope, key);
+    logits.apply(scores, [&](int i) { return position(i) + band.diagonal(); }, slope, key);
     if (!band.covers(first_position, last_position, first_key, first_key + kBlockN - 1)) {
       mask_scores(scores, band, position, key);
     }
     softmax.update(scores, out_rows, logits.factor);
     dropout(scores, position, first_key + positions.first_column);
     auto probs = convert<Element>(accumulator);
-    multiply_registers(out, as_operand(probs), v, mma, LoadColumns<Element>{}, thread);
+    multiply_registers(out, as_operand(probs), v, mma, LoadColumns<Element>{}, remade(thread));
   }
 }
 

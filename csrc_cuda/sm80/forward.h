@@ -102,8 +102,9 @@ __global__ void __launch_bounds__(Instance::Attend::kThreads)
 template <class Instance>
 void launch_forward(const ForwardParams& p, cudaStream_t stream) {
   using Tile = typename Instance::Attend;
-  launch(forward_kernel<Instance>, int64_t{ceil_div(p.seqlen_q, Tile::kBlockM)} * p.nheads_q * p.batch,
-         Tile::kThreads, sizeof(typename Tile::Shared), p, stream);
+  launch(forward_kernel<Instance>,
+         int64_t{ceil_div(p.seqlen_q, Tile::kBlockM)} * p.nheads_q * p.batch, Tile::kThreads,
+         sizeof(typename Tile::Shared), p, stream);
 }
 
 }  // namespace flash_attn::cuda::sm80

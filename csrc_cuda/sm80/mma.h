@@ -12,6 +12,12 @@ using namespace cute;
 
 constexpr int kWarpThreads = 32;
 
+// `x` as a value that is made anew: what is computed of it is not kept in registers through a loop.
+__device__ inline int remade(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // Warps kWarpsM x kWarpsN (those along the rows are neighbours), 16 rows and 16 columns each.
 template <class Element, int kWarpsM, int kWarpsN = 1>
 using Mma = TiledMMA<std::conditional_t<std::is_same_v<Element, cutlass::half_t>,
@@ -20,7 +26,8 @@ using Mma = TiledMMA<std::conditional_t<std::is_same_v<Element, cutlass::half_t>
                      Layout<Shape<Int<kWarpsM>, Int<kWarpsN>, _1>>,
                      Tile<Int<16 * kWarpsM>, Int<16 * kWarpsN>, _16>>;
 
-// ldmatrix: operands whose sum runs along the rows of shared memory, and those where it runs across.
+// ldmatrix: operands whose sum runs along the rows of shared memory, and those where it runs
+// across.
 template <class Element>
 using LoadRows = Copy_Atom<SM75_U32x4_LDSM_N, Element>;
 template <class Element>
@@ -30,12 +37,12 @@ using LoadColumns = Copy_Atom<SM75_U16x8_LDSM_T, Element>;
 template <int kRows, int kColumns>
 struct SharedTile {
   static constexpr int kAtomColumns = kColumns % 64 == 0 ? 64 : 32;
-  using Atom = decltype(composition(Swizzle<(kAtomColumns == 64 ? 3 : 2), 3, 3>{},
-                                    Layout<Shape<_8, Int<kAtomColumns>>,
-                                           Stride<Int<kAtomColumns>, _1>>{}));
+  using Atom =
+      decltype(composition(Swizzle<(kAtomColumns == 64 ? 3 : 2), 3, 3>{},
+                           Layout<Shape<_8, Int<kAtomColumns>>, Stride<Int<kAtomColumns>, _1>>{}));
   using Rows = decltype(tile_to_shape(Atom{}, Shape<Int<kRows>, Int<kColumns>>{}));
-  using Transposed = decltype(composition(
-      Rows{}, make_layout(Shape<Int<kColumns>, Int<kRows>>{}, GenRowMajor{})));
+  using Transposed =
+      decltype(composition(Rows{}, make_layout(Shape<Int<kColumns>, Int<kRows>>{}, GenRowMajor{})));
   static constexpr int kSize = kRows * kColumns;
 };
 
@@ -43,9 +50,8 @@ struct SharedTile {
 template <class Accumulator>
 __device__ auto rows_and_columns(Accumulator& accumulator) {
   const auto split = logical_divide(accumulator.layout(), Shape<_2>{});
-  return make_tensor(accumulator.data(),
-                     make_layout(make_layout(get<0, 1>(split), get<1>(split)),
-                                 make_layout(get<0, 0>(split), get<2>(split))));
+  return make_tensor(accumulator.data(), make_layout(make_layout(get<0, 1>(split), get<1>(split)),
+                                                     make_layout(get<0, 0>(split), get<2>(split))));
 }
 
 // Positions of a thread's rows and columns within a tile that kWarpsM x kWarpsN warps share.
@@ -83,16 +89,16 @@ template <class Accumulator, class A, class B, class TiledMma, class LoadB>
 __device__ void multiply_registers(Accumulator& accumulator, const A& a, const B& b,
                                    const TiledMma& mma, LoadB load_b, int thread) {
   const auto threads = mma.get_slice(thread);
-  auto fragment_b = threads.partition_fragment_B(make_tensor(b.data(), get_nonswizzle_portion(b.layout())));
+  auto fragment_b =
+      threads.partition_fragment_B(make_tensor(b.data(), get_nonswizzle_portion(b.layout())));
   const auto copy_b = make_tiled_copy_B(load_b, mma);
   const auto copy_b_threads = copy_b.get_slice(thread);
   const auto source_b = copy_b_threads.partition_S(b);
   auto target_b = copy_b_threads.retile_D(fragment_b);
   constexpr int kSteps = decltype(size<2>(fragment_b))::value;
-  copy(copy_b, source_b(_, _, _0{}), target_b(_, _, _0{}));
   CUTE_UNROLL
   for (int k = 0; k < kSteps; ++k) {
-    if (k + 1 < kSteps) copy(copy_b, source_b(_, _, k + 1), target_b(_, _, k + 1));
+    copy(copy_b, source_b(_, _, k), target_b(_, _, k));
     gemm(mma, a(_, _, k), fragment_b(_, _, k), accumulator);
   }
 }
@@ -102,8 +108,10 @@ template <class Accumulator, class A, class B, class TiledMma, class LoadA, clas
 __device__ void multiply_shared(Accumulator& accumulator, const A& a, const B& b,
                                 const TiledMma& mma, LoadA load_a, LoadB load_b, int thread) {
   const auto threads = mma.get_slice(thread);
-  auto fragment_a = threads.partition_fragment_A(make_tensor(a.data(), get_nonswizzle_portion(a.layout())));
-  auto fragment_b = threads.partition_fragment_B(make_tensor(b.data(), get_nonswizzle_portion(b.layout())));
+  auto fragment_a =
+      threads.partition_fragment_A(make_tensor(a.data(), get_nonswizzle_portion(a.layout())));
+  auto fragment_b =
+      threads.partition_fragment_B(make_tensor(b.data(), get_nonswizzle_portion(b.layout())));
   const auto copy_a = make_tiled_copy_A(load_a, mma);
   const auto copy_b = make_tiled_copy_B(load_b, mma);
   const auto copy_a_threads = copy_a.get_slice(thread);
@@ -113,14 +121,10 @@ __device__ void multiply_shared(Accumulator& accumulator, const A& a, const B& b
   auto target_a = copy_a_threads.retile_D(fragment_a);
   auto target_b = copy_b_threads.retile_D(fragment_b);
   constexpr int kSteps = decltype(size<2>(fragment_a))::value;
-  copy(copy_a, source_a(_, _, _0{}), target_a(_, _, _0{}));
-  copy(copy_b, source_b(_, _, _0{}), target_b(_, _, _0{}));
   CUTE_UNROLL
   for (int k = 0; k < kSteps; ++k) {
-    if (k + 1 < kSteps) {
-      copy(copy_a, source_a(_, _, k + 1), target_a(_, _, k + 1));
-      copy(copy_b, source_b(_, _, k + 1), target_b(_, _, k + 1));
-    }
+    copy(copy_a, source_a(_, _, k), target_a(_, _, k));
+    copy(copy_b, source_b(_, _, k), target_b(_, _, k));
     gemm(mma, fragment_a(_, _, k), fragment_b(_, _, k), accumulator);
   }
 }
