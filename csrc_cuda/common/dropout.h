@@ -61,4 +61,28 @@ __device__ void drop(Probs& probs, const Dropout& dropout, Row row, int first_ke
   }
 }
 
+// The mask of a tile of kBlockN keys x kBlockM rows in shared memory, for threads whose keys do not
+// share Philox blocks.
+template <int kBlockM, int kBlockN, int kThreads>
+struct DropoutTile {
+  static constexpr int kGroups = (kBlockN + kDropoutGroup - 1) / kDropoutGroup;
+  uint8_t kept[kGroups][kDropoutStep][kBlockM];
+
+  // `first_key` is a multiple of kBlockN.
+  __device__ void fill(const Dropout& dropout, int first_row, int first_key, int thread) {
+    for (int n = thread; n < kGroups * kDropoutStep * kBlockM; n += kThreads) {
+      const int row = n % kBlockM, residue = n / kBlockM % kDropoutStep;
+      const int group = n / (kBlockM * kDropoutStep);
+      kept[group][residue][row] =
+          dropout.kept(first_row + row, first_key / kDropoutGroup + group, residue);
+    }
+  }
+
+  // Whether the element at `row` and `key` of the tile is kept.
+  __device__ bool keeps(int row, int first_key, int key) const {
+    const int place = first_key % kDropoutGroup + key;
+    return kept[place / kDropoutGroup][place % kDropoutStep][row] >> (place / kDropoutStep % 4) & 1;
+  }
+};
+
 }  // namespace flash_attn::cuda

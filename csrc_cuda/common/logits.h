@@ -22,9 +22,10 @@ struct Logits {
         factor(kSoftcap || kAlibi ? kLog2E : fmaxf(fabsf(p.softmax_scale) * kLog2E, FLT_MIN)) {}
 
   // Apply scale and cap; with `slope` positive, ALiBi lowers a logit by slope for each step that
-  // `row(i)`, counted on the diagonal, is away from `key(j)`.
-  template <class Scores, class Row, class Slope, class Key>
-  __device__ void apply(Scores& scores, Row row, Slope slope, Key key) const {
+  // `row(i)`, counted on the diagonal, is away from `key(j)`; rows and keys may change roles.
+  // capped(i, j, tanh) hears of what the softcap's derivative needs.
+  template <class Scores, class Row, class Slope, class Key, class Capped>
+  __device__ void apply(Scores& scores, Row row, Slope slope, Key key, Capped capped) const {
     if constexpr (!kSoftcap && !kAlibi) {
       if (scale >= 0.f) return;
     }
@@ -34,7 +35,11 @@ struct Logits {
 #pragma unroll
       for (int j = 0; j < cute::size<1>(scores); ++j) {
         float score = scores(i, j) * inner;
-        if constexpr (kSoftcap) score = cap * tanh_fast(score);
+        if constexpr (kSoftcap) {
+          score = tanh_fast(score);
+          capped(i, j, score);
+          score *= cap;
+        }
         if constexpr (kAlibi) score -= slope(i) * fabsf(static_cast<float>(row(i) - key(j)));
         scores(i, j) = score;
       }

@@ -37,18 +37,13 @@ struct Band {
     return {begin(first) / kBlockN, stop > 0 ? ceil_div(stop, kBlockN) : 0};
   }
 
-  // Blocks of kBlockM rows that see some key of [first, last].
-  template <int kBlockM>
-  __host__ __device__ BlockRange query_blocks(int first, int last) const {
-    if constexpr (!kMasked) return {0, ceil_div(seqlen_q, kBlockM)};
-    const int start = at_least(first - diagonal() - right, 0);
-    const int stop = at_most(last - diagonal() + left + 1, seqlen_q);
-    return {start / kBlockM, stop > 0 ? ceil_div(stop, kBlockM) : 0};
-  }
+  // The same band with the roles of rows and keys exchanged.
+  __host__ __device__ Band transposed() const { return {seqlen_k, seqlen_q, right, left}; }
 
-  // Whether every row of [first_row, last_row] sees every key of [first_key, last_key].
+  // Whether every row of [first_row, last_row] exists and sees every key of
+  // [first_key, last_key].
   __host__ __device__ bool covers(int first_row, int last_row, int first_key, int last_key) const {
-    return begin(last_row) <= first_key && last_key < end(first_row);
+    return last_row < seqlen_q && begin(last_row) <= first_key && last_key < end(first_row);
   }
 
  private:
@@ -61,7 +56,8 @@ template <class Scores, bool kMasked, class Row, class Key>
 __device__ void mask_scores(Scores& scores, const Band<kMasked>& band, Row row, Key key) {
 #pragma unroll
   for (int i = 0; i < cute::size<0>(scores); ++i) {
-    const int begin = band.begin(row(i)), end = band.end(row(i));
+    const int begin = band.begin(row(i));
+    const int end = row(i) < band.seqlen_q ? band.end(row(i)) : begin;
 #pragma unroll
     for (int j = 0; j < cute::size<1>(scores); ++j) {
       if (key(j) < begin || key(j) >= end) scores(i, j) = -INFINITY;

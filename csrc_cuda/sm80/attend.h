@@ -98,7 +98,9 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
     auto scores = rows_and_columns(accumulator);
     const int first_key = block * kBlockN;
     const auto key = [&](int j) { return first_key + positions.column(j); };
-    logits.apply(scores, [&](int i) { return position(i) + band.diagonal(); }, slope, key);
+    logits.apply(
+        scores, [&](int i) { return position(i) + band.diagonal(); }, slope, key,
+        [](int, int, float) {});
     if (!band.covers(first_position, last_position, first_key, first_key + kBlockN - 1)) {
       mask_scores(scores, band, position, key);
     }
