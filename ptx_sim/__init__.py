@@ -16,8 +16,11 @@ from ptx_sim.errors import (
 from ptx_sim.memory import GlobalMemory
 from ptx_sim.module import Kernel, Module, load
 from ptx_sim.report import RunReport
+from ptx_sim.targets import TARGETS, Target
+from ptx_sim.triton_frontend import triton_device
 
 __all__ = [
+    "TARGETS",
     "DeadlockError",
     "DivergenceError",
     "GlobalMemory",
@@ -32,6 +35,8 @@ __all__ = [
     "PtxSyntaxError",
     "RunReport",
     "SharedRaceError",
+    "Target",
     "UnsupportedInstructionError",
     "load",
+    "triton_device",
 ]
