@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ck_cases import CASES, KERNELS
 
-from build_tools.ck_build import ROOT
+from build_tools.native_build import ROOT
 
 pytestmark = pytest.mark.hip
 
