@@ -43,7 +43,7 @@ KERNELS = {
     "gfx942": ("*_bf16_d128_*_masked", "forward_*_fp16_d128_dense_masked", "*_bf16_d128_*_masked_dropout"),
     "gfx90a": ("forward_*_bf16_d128_*_masked",),
     "gfx950": ("forward_*_bf16_d128_*_masked",),
-    "gfx1201": ("forward_*_bf16_d128_*_masked",),
+    "gfx1201": ("forward_*_bf16_d128_*_masked", "forward_*_bf16_d128_dense_masked_dropout"),
 }
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,

@@ -36,7 +36,10 @@ def simulate(library: Path, arch: str, *names: str) -> dict[str, dict[str, tuple
 
 
 def cases(arch: str) -> list[str]:
-    return list(CASES) if arch == "gfx942" else [name for name in FORWARD if "72" not in name or arch != "gfx1201"]
+    if arch == "gfx942":
+        return list(CASES)
+    # WMMA's lanes draw another part of a block of random bytes; its kernel for smaller head dims is not built
+    return [*(name for name in FORWARD if "72" not in name), "forward dropout"] if arch == "gfx1201" else FORWARD
 
 
 # Loads the library where the HIP runtime sees no device, and prints what the runtime says.
