@@ -1,7 +1,7 @@
 """Registers, spills, memory and instructions of compiled CUDA kernels, as a Markdown table.
 
-Registers, stack, spills and shared memory are what ptxas said; instructions are counted in the machine code that
-cuobjdump prints. Shared memory is what ptxas gave out besides the bytes that a launch asks for.
+Registers, stack and spills are what ptxas said; instructions are counted in the machine code that
+cuobjdump prints. A launch asks for shared memory up to the bound of csrc_cuda/families.py.
 """
 
 import re
@@ -24,7 +24,6 @@ _FIGURES = {
     "stack B": re.compile(r"(\d+) bytes stack frame"),
     "spill stores B": re.compile(r"(\d+) bytes spill stores"),
     "spill loads B": re.compile(r"(\d+) bytes spill loads"),
-    "static shared B": re.compile(r"(\d+) bytes smem"),
 }
 _INSTRUCTIONS = {
     "HMMA": re.compile(r"\bHMMA\."),
@@ -53,7 +52,7 @@ def cuda_table(folder: Path, selections: Sequence[Selection], detection: Detecti
         for arch in selection.archs:
             if arch not in figures or arch not in counts:
                 raise BuildError(f"{path} has no machine code for {arch}")
-            cells = {**figures[arch], "dynamic shared B": str(instance.tile.shared_bytes)}
+            cells = {**figures[arch], "shared KiB at most": str(instance.tile.shared_kib)}
             cells |= {kind: str(count) for kind, count in counts[arch].items()}
             spills = (figures[arch]["spill stores B"], figures[arch]["spill loads B"]) != ("0", "0")
             rows.append(Row(instance.name, arch, cells, seconds, spills))

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import re
 
-_KIB = 1024
-# Shared memory that a block can have, in bytes.
-SHARED_BYTES = {
-    "sm_80": 163 * _KIB,
-    "sm_86": 99 * _KIB,
-    "sm_87": 163 * _KIB,
-    "sm_89": 99 * _KIB,
-    "sm_90": 227 * _KIB,
-    "sm_100": 227 * _KIB,
-    "sm_103": 227 * _KIB,
-    "sm_110": 227 * _KIB,
-    "sm_120": 99 * _KIB,
-    "sm_121": 99 * _KIB,
+# Shared memory that a block can have.
+SHARED_KIB = {
+    "sm_80": 163,
+    "sm_86": 99,
+    "sm_87": 163,
+    "sm_89": 99,
+    "sm_90": 227,
+    "sm_100": 227,
+    "sm_103": 227,
+    "sm_110": 227,
+    "sm_120": 99,
+    "sm_121": 99,
 }
 _PATTERN = re.compile(r"(?:sm_)?([0-9]{2,3})([af]?)")
 
@@ -34,7 +33,7 @@ def canonical(arch: str) -> str:
 def devices_of(arch: str) -> tuple[str, ...]:
     """Devices that run machine code of ``arch``, as the runtime's compute capability names them."""
     number, suffix = _parts(arch)
-    named = {name: int(name.removeprefix("sm_")) for name in SHARED_BYTES}
+    named = {name: int(name.removeprefix("sm_")) for name in SHARED_KIB}
     if suffix == "a":
         return tuple(name for name, other in named.items() if other == number)
     return tuple(name for name, other in named.items() if other // 10 == number // 10 and other >= number)

@@ -13,13 +13,13 @@ from build_tools.instances import CACHES, SEQUENCES, Layout
 
 @dataclass(frozen=True)
 class Tile:
-    """C++ arguments of a kernel's tile, of which the second is its keys, and the shared memory of a block.
+    """C++ arguments of a kernel's tile, of which the second is its keys.
 
-    The kernel's own ``kSharedBytes`` is compared with ``shared_bytes`` when it is compiled.
+    A block takes at most ``shared_kib`` KiB of shared memory, which the compiler compares with ``kSharedBytes``.
     """
 
     numbers: tuple[int, ...]
-    shared_bytes: int
+    shared_kib: int
 
     @property
     def keys(self) -> int:
@@ -56,22 +56,55 @@ class Family:
         )
 
 
-_KIB = 1024
-SM90 = Family(name="sm90", archs=("sm_90a",), phases={})
 SM80 = Family(
     name="sm80",
     archs=None,
     phases={
         "forward": Phase(
             tiles={
-                64: Tile((128, 64, 4), 32 * _KIB),
-                128: Tile((128, 64, 4), 64 * _KIB),
+                32: Tile((128, 128, 4), 24),
+                64: Tile((128, 64, 4), 32),
+                128: Tile((128, 32, 4), 48),
+                256: Tile((64, 64, 4), 96),
             },
             layouts=SEQUENCES,
             features=("softcap", "alibi", "dropout"),
         ),
-        "backward": Phase(tiles={}, layouts=SEQUENCES, features=("softcap", "alibi", "dropout", "deterministic")),
-        "split": Phase(tiles={}, layouts=CACHES, features=("softcap", "alibi")),
+        "backward": Phase(
+            tiles={
+                32: Tile((64, 64, 4), 33),
+                64: Tile((64, 64, 4), 45),
+                128: Tile((64, 64, 4), 77),
+                256: Tile((32, 32, 4), 67),
+            },
+            layouts=SEQUENCES,
+            features=("softcap", "alibi", "dropout", "deterministic"),
+        ),
+        "split": Phase(
+            tiles={
+                32: Tile((64, 64, 4), 12),
+                64: Tile((64, 64, 4), 24),
+                128: Tile((64, 64, 4), 48),
+                256: Tile((64, 64, 4), 96),
+            },
+            layouts=CACHES,
+            features=("softcap", "alibi"),
+        ),
+    },
+)
+SM90 = Family(
+    name="sm90",
+    archs=("sm_90a",),
+    phases={
+        "forward": Phase(
+            tiles={
+                64: Tile((192, 128, 2), 89),
+                128: Tile((128, 128, 2), 161),
+                256: Tile((128, 64, 2), 193),
+            },
+            layouts=SEQUENCES,
+            features=("softcap", "alibi"),
+        ),
     },
 )
 # An architecture has the first family's kernel where there is one.

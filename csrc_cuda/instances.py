@@ -18,7 +18,7 @@ from build_tools.instances import (
     true_fields,
     variants,
 )
-from csrc_cuda.architectures import SHARED_BYTES, devices_of
+from csrc_cuda.architectures import SHARED_KIB, devices_of
 from csrc_cuda.families import FAMILIES, Family, Tile
 
 LANGUAGE = Language(namespace="cuda", stream="cudaStream_t", suffix=".cu")
@@ -79,7 +79,7 @@ class CudaInstance(Instance):
     @property
     def checks(self) -> str:
         """What must hold for what is said of the instance outside of C++."""
-        return f"static_assert({self.name}::kSharedBytes == {self.tile.shared_bytes});\n"
+        return f"static_assert({self.name}::kSharedBytes <= {self.tile.shared_kib} * 1024);\n"
 
 
 def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset) -> Iterator[Selection]:
@@ -115,7 +115,7 @@ def _family_of(arch: str, phase: str, head_dim: int, layout: Layout, feature: st
 def _fitting(instance: CudaInstance, archs: Sequence[str]) -> Iterator[Selection]:
     """The selection of those architectures that have devices with enough shared memory, if any have."""
     runs_on = {
-        arch: [name for name in devices_of(arch) if SHARED_BYTES[name] >= instance.tile.shared_bytes] for arch in archs
+        arch: [name for name in devices_of(arch) if SHARED_KIB[name] >= instance.tile.shared_kib] for arch in archs
     }
     fitting = tuple(arch for arch, devices in runs_on.items() if devices)
     if fitting:

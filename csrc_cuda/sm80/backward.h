@@ -58,6 +58,7 @@ struct Backward {
     std::conditional_t<kFeatures.dropout, DropoutTile<kBlockM, kBlockN, kThreads>, NoDropoutTile>
         dropout;
   };
+  static constexpr int kSharedBytes = sizeof(Shared);
 };
 
 // Start to copy a float for each of kCount rows from first_row on; 0 from num_rows on.
@@ -322,7 +323,7 @@ template <class Instance>
 void launch_backward(const BackwardParams& p, cudaStream_t stream) {
   launch(backward_kernel<Instance>,
          int64_t{ceil_div(p.seqlen_k, Instance::kBlockN)} * p.nheads_q * p.batch,
-         Instance::kThreads, sizeof(typename Instance::Shared), p, stream);
+         Instance::kThreads, Instance::kSharedBytes, p, stream);
 }
 
 }  // namespace flash_attn::cuda::sm80

@@ -66,7 +66,7 @@ __device__ void consume(typename Instance::Shared& shared,
       const auto key_position = [&](int j) { return first_key + positions.column(j); };
       logits.apply(
           scores, [&](int i) { return position(i) + work.band.diagonal(); },
-          [&](int) { return slope; }, key_position);
+          [&](int) { return slope; }, key_position, [](int, int, float) {});
       if (!work.band.covers(first_row, last_row, first_key, first_key + kBlockN - 1)) {
         mask_scores(scores, work.band, position, key_position);
       }
