@@ -9,7 +9,7 @@ from flash_attn.backends.native import NativeBackend
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
 
-def library() -> NativeLibrary:
+def library(simulated: str | None = None) -> NativeLibrary:
     """The library of CUDA kernels."""
     return NativeLibrary(
         backend="cuda",
@@ -20,16 +20,22 @@ def library() -> NativeLibrary:
         settings="FLASH_ATTN_CUDA_ARCHS, OPT_DIM and FLASH_ATTENTION_CUDA_PRESET",
         path=PACKAGE / "_cuda.so",
         tiled_pages=False,
+        simulated=simulated,
     )
 
 
 class CUDABackend(NativeBackend):
-    """Attention in CUTLASS: FlashAttention-2 class kernels from Ampere on, and Hopper's own."""
+    """Attention in CUTLASS: FlashAttention-2 class kernels from Ampere on, and Hopper's own.
+
+    Args:
+        simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
+            for none.
+    """
 
     name = "cuda"
 
-    def __init__(self) -> None:
-        super().__init__(library())
+    def __init__(self, simulated: str | None = None) -> None:
+        super().__init__(library(simulated))
 
     def own_checks(self, spec: AttentionSpec) -> Mapping[str, bool]:
         """Reasons of the CUDA kernels against a spec, and whether each holds."""

@@ -54,9 +54,9 @@ def loading_reasons(library: NativeLibrary) -> tuple[str, ...]:
     if not library.path.is_file():
         return (f"this flash_attn was built without {library.kernels} kernels; python -m flash_attn info says why",)
     if library.simulated is not None:
-        if reasons := simulation.reasons():
+        if reasons := simulation.reasons(library.simulated):
             return tuple(reasons)
-        simulation.hip_device(library.simulated)
+        simulation.native_device(library.simulated)
     try:
         torch.ops.load_library(str(library.path))
     except OSError as error:
