@@ -1,5 +1,6 @@
 #include "dispatch.h"
 
+#include <map>
 #include <sstream>
 #include <stdexcept>
 
@@ -37,9 +38,18 @@ const Instance<Params>* find(const Instance<Params>* table, const std::string& a
   return nullptr;
 }
 
+// The runtime takes long to describe a device, and every launch asks.
+const std::string& current_architecture() {
+  thread_local std::map<int, std::string> known;
+  const int device = current_device();
+  const auto found = known.find(device);
+  return found != known.end() ? found->second
+                              : known.emplace(device, architecture(device)).first->second;
+}
+
 template <class Params>
 void run(const Instance<Params>* table, const char* phase, const Params& params, void* stream) {
-  const auto arch = architecture(current_device());
+  const auto& arch = current_architecture();
   const auto* instance = find(table, arch, params);
   if (instance == nullptr) {
     throw std::runtime_error("no kernel of the " + std::string(phase) +
