@@ -24,7 +24,8 @@ _ELEMENTS = {torch.float16: "cutlass::half_t", torch.bfloat16: "cutlass::bfloat1
 _FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-arch=compute_80", "-ptx")
 _SOURCE = """#include "sm80/{phase}.h"
 namespace flash_attn::cuda {{
-struct instance : sm80::{title}<{element}, sm80::{title}Tile<{tile}>, {head_dim}, sm80::{title}Features{{{features}}}> {{}};
+struct instance
+    : sm80::{title}<{element}, sm80::{title}Tile<{tile}>, {head_dim}, sm80::{title}Features{{{features}}}> {{}};
 template void sm80::launch_{phase}<instance>(const {title}Params&, cudaStream_t);
 }}
 extern "C" __device__ int shared_bytes = flash_attn::cuda::instance::kSharedBytes;
