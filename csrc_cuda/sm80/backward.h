@@ -47,7 +47,6 @@ struct Backward {
   using KeyAccumulator =
       decltype(partition_fragment_C(KeyMma{}, Shape<Int<kBlockN>, Int<kHeadDim>>{}));
 
-  struct NoDropoutTile {};
   struct Shared {
     alignas(128) Element k[Keys::kSize];  // and dk
     alignas(128) Element v[Keys::kSize];  // and dv
@@ -55,8 +54,7 @@ struct Backward {
     alignas(128) Element dout[Queries::kSize];
     alignas(128) Element dscores[Scores::kSize];
     float lse[kBlockM], d[kBlockM];
-    std::conditional_t<kFeatures.dropout, DropoutTile<kBlockM, kBlockN, kThreads>, NoDropoutTile>
-        dropout;
+    DropoutTile<kBlockM, kBlockN, kThreads> dropout;
   };
   static constexpr int kSharedBytes = sizeof(Shared);
 };

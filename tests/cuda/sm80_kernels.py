@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from params import BackwardParams, ForwardParams, Params, SplitParams, fill, put, strides
+from kernel_params import BackwardParams, ForwardParams, Params, SplitParams, fill, put, strides
 from torch import Tensor
 
 import ptx_sim
@@ -21,14 +21,14 @@ from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
 
 _ROOT = Path(__file__).parents[2]
 _ELEMENTS = {torch.float16: "cutlass::half_t", torch.bfloat16: "cutlass::bfloat16_t"}
-_TYPES = {"forward": "Attend::Shared", "split": "Attend::Shared", "backward": "Shared"}
 _FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-arch=compute_80", "-ptx")
 _SOURCE = """#include "sm80/{phase}.h"
 namespace flash_attn::cuda {{
-struct instance : sm80::{title}<{element}, sm80::{title}Tile<{tile}>, {head_dim}, sm80::{title}Features{{{features}}}> {{}};
+struct instance
+    : sm80::{title}<{element}, sm80::{title}Tile<{tile}>, {head_dim}, sm80::{title}Features{{{features}}}> {{}};
 template void sm80::launch_{phase}<instance>(const {title}Params&, cudaStream_t);
 }}
-extern "C" __device__ int shared_bytes = sizeof(flash_attn::cuda::instance::{shared});
+extern "C" __device__ int shared_bytes = flash_attn::cuda::instance::kSharedBytes;
 extern "C" __device__ int params_bytes = sizeof(flash_attn::{title}Params);
 """
 
@@ -56,7 +56,6 @@ class Kernel(NamedTuple):
             tile=f"{self.block_m}, {self.block_n}, {self.warps}",
             head_dim=self.head_dim,
             features=features,
-            shared=_TYPES[self.phase],
         )
 
 

@@ -18,7 +18,7 @@ _Fields = list[tuple[str, Any]]
 class Strides(ctypes.Structure):
     """Elements between neighbours."""
 
-    _fields_ = [(name, c_int32) for name in ("batch", "row", "head")]  # noqa: RUF012
+    _fields_ = [(name, c_int32) for name in ("batch", "row", "head")]
 
 
 _INTS = ("dtype", "head_dim", "head_dim_v")
@@ -41,7 +41,7 @@ _ATTENTION: _Fields = [
 class ForwardParams(ctypes.Structure):
     """Of one forward."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *_ATTENTION,
         ("out", c_void_p),
         ("softmax_lse", c_void_p),
@@ -52,7 +52,7 @@ class ForwardParams(ctypes.Structure):
 class BackwardParams(ctypes.Structure):
     """Of one backward."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *_ATTENTION,
         *((name, c_void_p) for name in ("dout", "softmax_lse", "softmax_d", "dq_accumulator", "dk", "dv")),
         *((f"{name}_strides", Strides) for name in ("dout", "dq", "dk", "dv")),
@@ -63,7 +63,7 @@ class BackwardParams(ctypes.Structure):
 class SplitParams(ctypes.Structure):
     """Of one forward over caches or pages."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *_ATTENTION,
         *((name, c_void_p) for name in ("out", "softmax_lse")),
         ("num_splits", c_int32),
