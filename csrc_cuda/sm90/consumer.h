@@ -53,7 +53,7 @@ __device__ void consume(typename Instance::Shared& shared,
     const typename Instance::Work work(p, arguments.order[walk.tile()]);
     if (!work.has_rows()) continue;
     const int first_row = work.first_row + warpgroup * kWarpgroupRows;
-    const int last_row = first_row + kWarpgroupRows - 1;
+    const int last_row = min(first_row + kWarpgroupRows - 1, work.last_row);
     const float slope = alibi_slope<kFeatures.alibi>(p, work.batch, work.head);
     OnlineSoftmax<2> softmax;
     auto decay = make_tensor<float>(Shape<_2, _1>{});
@@ -66,7 +66,7 @@ __device__ void consume(typename Instance::Shared& shared,
       const auto key_position = [&](int j) { return first_key + positions.column(j); };
       logits.apply(
           scores, [&](int i) { return position(i) + work.band.diagonal(); },
-          [&](int) { return slope; }, key_position);
+          [&](int) { return slope; }, key_position, [](int, int, float) {});
       if (!work.band.covers(first_row, last_row, first_key, first_key + kBlockN - 1)) {
         mask_scores(scores, work.band, position, key_position);
       }
