@@ -63,17 +63,17 @@ class Barriers:
         numbers = np.broadcast_to(number, t.count).reshape(-1, WARP)
         counts = None if count is None else np.broadcast_to(count, t.count).reshape(-1, WARP)
         wanted = None if reduction is None else mask & reduction[0](t)
-        touched: dict[tuple[int, int], list[int]] = {}
+        touched = set()
         for warp in np.flatnonzero(lanes.any(1)).tolist():
             first = int(lanes[warp].argmax())
             key = warp // t.shared.warps, int(numbers[warp, first])
             expected = None if counts is None else int(counts[warp, first])
             self._join(key, warp, expected, int(lanes[warp].sum()) if not aligned else WARP)
-            touched.setdefault(key, []).append(warp)
+            touched.add(key)
         passing = np.zeros(t.count, bool) if action != "arrive" else mask
-        for key, warps in touched.items():
+        for key in touched:
             waiting = self._waiting[key]
-            ours = mask & self._of(warps)
+            ours = mask & self._of(key)
             if action != "arrive":
                 waiting.parked.append((self._batch.next_position, ours))
             if reduction is not None and wanted is not None:
@@ -83,18 +83,17 @@ class Barriers:
         for key in touched:
             self._complete(key)
 
-    def _of(self, warps: list[int]) -> Array:
-        mask = np.zeros((self._batch.threads.count // WARP, WARP), bool)
-        mask[warps] = True
+    def _of(self, key: tuple[int, int]) -> Array:
+        t = self._batch.threads
+        mask = np.zeros((t.count // WARP, WARP), bool)
+        mask[list(self._waiting[key].warps)] = True
         return mask.reshape(-1)
 
     def _join(self, key: tuple[int, int], warp: int, expected: int | None, threads: int) -> None:
         t = self._batch.threads
         waiting = self._waiting.setdefault(key, _Waiting(expected))
         if waiting.expected != expected:
-            raise KernelError(
-                f"barrier {key[1]} is used with {waiting.expected} and with {expected} threads", warp * WARP
-            )
+            raise KernelError(f"barrier {key[1]} is used with {waiting.expected} and with {expected} threads", warp * WARP)
         waiting.warps.add(warp)
         waiting.arrived += threads
         known = t.shared.release(warp)

@@ -20,7 +20,6 @@ from ptx_sim.types import Array
 if TYPE_CHECKING:
     from ptx_sim.async_copies import AsyncCopies
     from ptx_sim.execution import Batch
-    from ptx_sim.instructions.warpgroup_matrix import Products
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Threads:
         self.parameters: int
         self.copies: AsyncCopies
         self.batch: Batch
-        self.products: Products
         self._constants: dict[Any, Array] = {}
 
     @property
@@ -90,9 +88,7 @@ class Threads:
             self.registers[slot] = value
         else:
             old = self.registers[slot]
-            self.registers[slot] = np.where(
-                self.mask, value, old if old.dtype is value.dtype else old.view(value.dtype)
-            )
+            self.registers[slot] = np.where(self.mask, value, old if old.dtype is value.dtype else old.view(value.dtype))
 
     def spread(self, values: Array, active: Array) -> Array:
         """Values of the threads ``active`` as a register; the others' are zero."""

@@ -12,10 +12,7 @@ from ptx_sim.instructions import (
     cross_lane,
     matrix_loads,
     matrix_multiply,
-    mbarriers,
     moves,
-    tensor_copies,
-    warpgroup_matrix,
 )
 
 __all__ = [
@@ -30,8 +27,5 @@ __all__ = [
     "cross_lane",
     "matrix_loads",
     "matrix_multiply",
-    "mbarriers",
     "moves",
-    "tensor_copies",
-    "warpgroup_matrix",
 ]

@@ -217,3 +217,5 @@ def _(d: Decoding) -> Execute:
     if not test:
         raise d.unsupported("no test that is modelled")
     return elementwise(d, "pred", [kind], tests[test])
+
+

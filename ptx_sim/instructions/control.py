@@ -161,3 +161,4 @@ def _(d: Decoding) -> Execute:
     d.category = "fence"
     d.modifiers = []
     return lambda t: None
+
