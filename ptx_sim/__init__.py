@@ -1,5 +1,6 @@
 """Executes PTX, the assembly language of NVIDIA GPUs, on a CPU, in Python and numpy."""
 
+from ptx_sim.cuda.device import cuda_device
 from ptx_sim.errors import (
     DeadlockError,
     DivergenceError,
@@ -37,6 +38,7 @@ __all__ = [
     "SharedRaceError",
     "Target",
     "UnsupportedInstructionError",
+    "cuda_device",
     "load",
     "triton_device",
 ]

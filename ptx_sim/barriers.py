@@ -93,7 +93,9 @@ class Barriers:
         t = self._batch.threads
         waiting = self._waiting.setdefault(key, _Waiting(expected))
         if waiting.expected != expected:
-            raise KernelError(f"barrier {key[1]} is used with {waiting.expected} and with {expected} threads", warp * WARP)
+            raise KernelError(
+                f"barrier {key[1]} is used with {waiting.expected} and with {expected} threads", warp * WARP
+            )
         waiting.warps.add(warp)
         waiting.arrived += threads
         known = t.shared.release(warp)

@@ -125,7 +125,9 @@ class Kernel:
         directives = self.program.kernel.directives
         threads = block[0] * block[1] * block[2]
         if min(*grid, *block) < 1 or threads > _MAX_THREADS:
-            raise LaunchError(f"grid {grid} of blocks {block}: at least 1 block of 1 to {_MAX_THREADS} threads is expected")
+            raise LaunchError(
+                f"grid {grid} of blocks {block}: at least 1 block of 1 to {_MAX_THREADS} threads is expected"
+            )
         most = directives.get("maxntid")
         if most and threads > int(np.prod(most)):
             raise LaunchError(f"blocks of {threads} threads, but kernel {self.name} says .maxntid {most}")

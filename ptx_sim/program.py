@@ -76,9 +76,7 @@ class Program:
         """Poisoned registers."""
         arrays = {size: np.full(threads, value) for size, value in POISON.items()}
         undecided = np.zeros(threads, bool)
-        return [
-            undecided if kind == "pred" else arrays[size_of(kind)] for kind in self.kernel.registers.values()
-        ]
+        return [undecided if kind == "pred" else arrays[size_of(kind)] for kind in self.kernel.registers.values()]
 
     def where(self, statement: Statement) -> str:
         """The line of a statement, in the PTX and in the source that it names."""

@@ -14,7 +14,9 @@ _SPECIAL = re.compile(
     r"|is_explicit_cluster|lanemask_(?:eq|le|lt|ge|gt)|clock(?:_hi|64)?|globaltimer(?:_lo|_hi)?|envreg\d+|pm\d+"
     r"|total_smem_size|dynamic_smem_size|aggr_smem_size)"
 )  # fmt: skip
-_NUMBER = re.compile(r"[-+]?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?U?)")
+_NUMBER = re.compile(
+    r"[-+]?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?U?)"
+)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,9 @@ class Threads:
             self.registers[slot] = value
         else:
             old = self.registers[slot]
-            self.registers[slot] = np.where(self.mask, value, old if old.dtype is value.dtype else old.view(value.dtype))
+            self.registers[slot] = np.where(
+                self.mask, value, old if old.dtype is value.dtype else old.view(value.dtype)
+            )
 
     def spread(self, values: Array, active: Array) -> Array:
         """Values of the threads ``active`` as a register; the others' are zero."""

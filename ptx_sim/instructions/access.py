@@ -55,7 +55,11 @@ def store(t: Threads, space: str, active: Array, addresses: Array, values: Array
                 store(t, name, active[chosen], addresses[chosen] - base, values[chosen])
 
 
-_GENERIC = {0: ("global", 0), SHARED_WINDOW >> 60: ("shared", SHARED_WINDOW), LOCAL_WINDOW >> 60: ("local", LOCAL_WINDOW)}
+_GENERIC = {
+    0: ("global", 0),
+    SHARED_WINDOW >> 60: ("shared", SHARED_WINDOW),
+    LOCAL_WINDOW >> 60: ("local", LOCAL_WINDOW),
+}
 
 
 def place(d: Decoding, number: int) -> tuple[Read, str]:

@@ -217,5 +217,3 @@ def _(d: Decoding) -> Execute:
     if not test:
         raise d.unsupported("no test that is modelled")
     return elementwise(d, "pred", [kind], tests[test])
-
-

@@ -68,9 +68,7 @@ def _(d: Decoding) -> Execute:
     def execute(t: Threads) -> None:
         active = t.active
         where = address(t)[active]
-        values = [
-            np.stack([read(t).view(unsigned)[active] for read in source], 1) for source in sources
-        ]
+        values = [np.stack([read(t).view(unsigned)[active] for read in source], 1) for source in sources]
         before = _serve(t, space, active, where, values, operation)
         for number, write in enumerate(writes):
             write(t, t.spread(before[:, number], active).view(dtype))
@@ -82,9 +80,7 @@ def _vectors(d: Decoding, kind: str, operands: tuple[Operand, ...]) -> list[list
     return [[scalar_safe(d.source(item, kind)) for item in d.elements(operand)] for operand in operands]
 
 
-def _serve(
-    t: Threads, space: str, active: Array, addresses: Array, values: list[Array], operation: Any
-) -> Array:
+def _serve(t: Threads, space: str, active: Array, addresses: Array, values: list[Array], operation: Any) -> Array:
     """Perform the operations; what memory held before each. Threads with one address take turns."""
     before = np.empty_like(values[0])
     size, element = values[0].shape[1] * values[0].itemsize, values[0].itemsize
@@ -101,7 +97,11 @@ def _serve(
     for number in range(int(turn.max()) + 1):
         now = np.flatnonzero(turn == number)
         places = keys[now]
-        old = t.shared.bytes.gather(places, size, element) if shared else t.memory.load(places, size, element, "global atomic")
+        old = (
+            t.shared.bytes.gather(places, size, element)
+            if shared
+            else t.memory.load(places, size, element, "global atomic")
+        )
         before[now] = old
         if operation is None:
             new = np.where(old == values[0][now], values[1][now], old)

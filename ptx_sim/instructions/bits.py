@@ -186,5 +186,3 @@ def _(d: Decoding) -> Execute:
         return np.packbits(bits[:, ::-1], 1, bitorder="little").reshape(-1).view(dtype)
 
     return elementwise(d, kind, [kind], function)
-
-

@@ -134,5 +134,8 @@ def _(d: Decoding) -> Execute:
     kind = d.type()
     control, ftz = d.type(), d.flag("ftz")
     return elementwise(
-        d, kind, [kind, kind, control], lambda a, b, c: np.where((flush(c) if ftz else c) >= 0, a, b).astype(DTYPES[kind])
+        d,
+        kind,
+        [kind, kind, control],
+        lambda a, b, c: np.where((flush(c) if ftz else c) >= 0, a, b).astype(DTYPES[kind]),
     )

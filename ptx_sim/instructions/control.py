@@ -161,4 +161,3 @@ def _(d: Decoding) -> Execute:
     d.category = "fence"
     d.modifiers = []
     return lambda t: None
-

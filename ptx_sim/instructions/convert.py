@@ -45,7 +45,9 @@ def _(d: Decoding) -> Execute:
     if not source_float and not result_float:
         return elementwise(d, result, [kind], lambda a: _integer(a, result, sat))
     if not source_float:
-        return elementwise(d, result, [kind], _clamped(lambda a: _narrow(_from_integer(a, result), result, rounding), sat))
+        return elementwise(
+            d, result, [kind], _clamped(lambda a: _narrow(_from_integer(a, result), result, rounding), sat)
+        )
     if not result_float:
         name = integral or "rzi"
         return elementwise(d, result, [kind], lambda a: _to_integer(_widen(a, kind, ftz), result, _INTEGRAL[name]))
@@ -123,7 +125,9 @@ def _packed(d: Decoding, result: str, kind: str) -> Execute:
     rounding, relu = d.choice("rn", "rz", default="rn"), d.flag("relu")
     d.flag("satfinite")
     if kind in ("e4m3x2", "e5m2x2") and result == "f16x2":
-        return elementwise(d, "u32", ["u16"], lambda a: from_float8(np.atleast_1d(a).view(U8), kind[:4]).astype(F16).view(U32))
+        return elementwise(
+            d, "u32", ["u16"], lambda a: from_float8(np.atleast_1d(a).view(U8), kind[:4]).astype(F16).view(U32)
+        )
     if result in ("e4m3x2", "e5m2x2") and kind in ("f16x2", "bf16x2"):
         return elementwise(d, "u16", ["u32"], lambda a: to_float8(_unpacked(a, kind), result[:4]).view(U16))
     if kind != "f32":

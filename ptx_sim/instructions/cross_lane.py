@@ -32,7 +32,9 @@ def check_members(t: Threads, members: Any, what: str) -> None:
     if wrong.any():
         lane = int(wrong.argmax())
         named = int(np.broadcast_to(members, wrong.shape)[lane])
-        raise DivergenceError(f"{what} names threads {named:#010x} of a warp of which {int(executing[lane]):#010x} execute it", lane)
+        raise DivergenceError(
+            f"{what} names threads {named:#010x} of a warp of which {int(executing[lane]):#010x} execute it", lane
+        )
 
 
 def _sync(d: Decoding) -> None:
@@ -194,4 +196,3 @@ def _(d: Decoding) -> Execute:
     d.flag("b32")
     write = d.destination(0, "u32")
     return lambda t: write(t, executing_bits(t))
-
