@@ -53,7 +53,7 @@ __device__ void consume(typename Instance::Shared& shared,
     const typename Instance::Work work(p, arguments.order[walk.tile()]);
     if (!work.has_rows()) continue;
     const int first_row = work.first_row + warpgroup * kWarpgroupRows;
-    const int last_row = first_row + kWarpgroupRows - 1;
+    const int last_row = min(first_row + kWarpgroupRows - 1, work.last_row);
     const float slope = alibi_slope<kFeatures.alibi>(p, work.batch, work.head);
     OnlineSoftmax<2> softmax;
     auto decay = make_tensor<float>(Shape<_2, _1>{});

@@ -57,7 +57,7 @@ __device__ void load_tile(const CUtensorMap& map, const TileOrigin& origin, Elem
     if constexpr (kVarlen) {
       cute::SM90_TMA_LOAD_5D::copy(&map, barrier, policy, box, column,
                                    kRaggedRows - origin.length + origin.row, origin.head,
-                                   origin.first + origin.length, kRaggedRows);
+                                   origin.first + origin.length, int{kRaggedRows});
     } else {
       cute::SM90_TMA_LOAD_4D::copy(&map, barrier, policy, box, column, origin.row, origin.head,
                                    origin.batch);
