@@ -66,7 +66,7 @@ def test_one_file_reads_the_environment(folder: str, reader: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*_sources("amdgpu_sim"), *_sources("ptx_sim")], ids=lambda path: path.stem)
-def test_a_simulator_knows_nothing_of_flash_attn(path: Path) -> None:
+def test_the_simulators_know_nothing_of_flash_attn(path: Path) -> None:
     assert not {name for name in _imports(path) if name.split(".")[0] in ("flash_attn", "build_tools", "tests")}
 
 
