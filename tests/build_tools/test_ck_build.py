@@ -10,46 +10,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_machine import FakeMachine, program
+from fake_machine import FakeMachine, compiled, compilers_that_note
 
 from build_tools.ck_build import CkBuild
 from build_tools.detect import Detection
 from build_tools.errors import BuildError
 from build_tools.native_build import ROOT, compile_extension
 
-# A compiler that answers --version and otherwise writes what it was asked for, noting that it ran.
-COMPILER = """
-case "$1" in --version) echo "{version}"; exit 0;; esac
-echo "$0 $*" >> "{log}"
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -o) out=$2; shift;;
-        -MF) dep=$2; shift;;
-        -c) source=$2; shift;;
-    esac
-    shift
-done
-echo "compiled" > "$out"
-[ -z "$dep" ] || echo "$out: $source {header}" > "$dep"
-"""
-
 
 @pytest.fixture
 def rocm(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
     """A machine whose compilers run, with the real ninja and the real hipify."""
     machine.rocm_complete()
-    header = tmp_path / "header.h"  # a depfile escapes spaces, which this script does not
-    header.touch()
-    log = tmp_path / "log"
-    for path, version in ((machine.rocm_path / "bin/hipcc", "HIP version: 7.0.5"), (machine.bin / "g++", "g++ 12.2.0")):
-        program(path, COMPILER.format(version=version, log=log, header=header))
-    ninja = shutil.which("ninja")
-    assert ninja, "the tests need ninja on PATH"
-    program(machine.bin / "ninja", f'exec "{ninja}" "$@"')
-    for tool in ("env", "sh", "cat", "echo"):
-        found = shutil.which(tool)
-        assert found
-        (machine.bin / tool).symlink_to(found)
+    compilers_that_note(
+        machine, {machine.rocm_path / "bin/hipcc": "HIP version: 7.0.5", machine.bin / "g++": "g++ 12.2.0"}, tmp_path
+    )
     torch = importlib.util.find_spec("torch")
     assert torch
     assert torch.origin
@@ -60,14 +35,6 @@ def rocm(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
 def build(rocm: FakeMachine, tmp_path: Path, only: str = "*") -> tuple[CkBuild, Detection]:
     output = tmp_path / "out" / "_ck.so"
     return CkBuild(("gfx942",), (128,), "minimal", tmp_path / "build", output, 2, (only,)), rocm.detect()
-
-
-def compiled(tmp_path: Path) -> list[str]:
-    """Return the outputs of the compilers since the last time."""
-    log = tmp_path / "log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
-    return sorted(Path(line.split(" -o ")[1].split()[0]).name for line in lines)
 
 
 def test_it_compiles_the_instances_and_the_binding_once(rocm: FakeMachine, tmp_path: Path) -> None:

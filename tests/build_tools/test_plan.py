@@ -207,7 +207,7 @@ def test_cuda_preset(machine: FakeMachine) -> None:
 def test_cuda_without_cutlass_tells_how_to_get_it(machine: FakeMachine) -> None:
     machine.cuda_complete()
     (machine.site / "cutlass_library/source/include/cute/tensor.hpp").unlink()
-    with pytest.raises(BuildError, match="pip install --no-deps nvidia-cutlass==4.2.0.0, or set CUTLASS_DIR"):
+    with pytest.raises(BuildError, match=r"pip install --no-deps nvidia-cutlass==4\.2\.0\.0, or set CUTLASS_DIR"):
         plan(machine, BUILD_TARGET="cuda")
 
 

@@ -10,7 +10,7 @@ from sm80_kernels import Kernel, backward, forward, split
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs
-from flash_attn.backends.ck_split import merge
+from flash_attn.backends.native_split import merge
 from flash_attn.backends.reference import ReferenceBackend
 from flash_attn.testing import AttentionCase, Comparison, compare_results, make_attention, output_gradients
 
