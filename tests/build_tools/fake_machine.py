@@ -58,11 +58,16 @@ def compilers_that_note(machine: "FakeMachine", versions: Mapping[Path, str], fo
         (machine.bin / tool).symlink_to(found)
 
 
+def compilations(folder: Path) -> list[str]:
+    """Return the commands of the compilers that made a file since the last call of :func:`compiled`."""
+    log = folder / "log"
+    return [line for line in log.read_text().splitlines() if " -o " in line] if log.exists() else []
+
+
 def compiled(folder: Path) -> list[str]:
     """Return the outputs of the compilers since the last time."""
-    log = folder / "log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
+    lines = compilations(folder)
+    (folder / "log").unlink(missing_ok=True)
     return sorted(Path(line.split(" -o ")[1].split()[0]).name for line in lines)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_machine import NVCC_VERSION, FakeMachine, compiled, compilers_that_note
+from fake_machine import NVCC_VERSION, FakeMachine, compilations, compiled, compilers_that_note
 
 from build_tools.cuda_build import CudaBuild
 from build_tools.detect import Detection
@@ -30,10 +30,6 @@ def cuda(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
 def build(cuda: FakeMachine, tmp_path: Path, only: str = "*") -> tuple[CudaBuild, Detection]:
     output = tmp_path / "out" / "_cuda.so"
     return CudaBuild(("80", "90"), (128,), "minimal", tmp_path / "build", output, 2, (only,)), cuda.detect()
-
-
-def commands(tmp_path: Path) -> list[str]:
-    return (tmp_path / "log").read_text().splitlines()
 
 
 def test_it_compiles_the_instances_and_the_binding_once(cuda: FakeMachine, tmp_path: Path) -> None:
@@ -59,9 +55,9 @@ def test_a_changed_header_compiles_again(cuda: FakeMachine, tmp_path: Path) -> N
 
 def test_the_commands(cuda: FakeMachine, tmp_path: Path) -> None:
     compile_extension(*build(cuda, tmp_path, "split_*_fp16_*_dense_*"))
-    (kernel,) = (line for line in commands(tmp_path) if "/bin/nvcc" in line)
-    (binding,) = (line for line in commands(tmp_path) if "api.cpp" in line)
-    (link,) = (line for line in commands(tmp_path) if "_cuda.so" in line)
+    (kernel,) = (line for line in compilations(tmp_path) if "/bin/nvcc" in line)
+    (binding,) = (line for line in compilations(tmp_path) if "api.cpp" in line)
+    (link,) = (line for line in compilations(tmp_path) if "_cuda.so" in line)
     for part in (
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90a,code=sm_90a",
@@ -78,8 +74,8 @@ def test_the_commands(cuda: FakeMachine, tmp_path: Path) -> None:
 def test_a_simulated_build_has_ptx_and_a_shared_runtime(cuda: FakeMachine, tmp_path: Path) -> None:
     plan, detection = build(cuda, tmp_path, "split_*_fp16_*_dense_*")
     compile_extension(replace(plan, simulated=True), detection)
-    (kernel,) = (line for line in commands(tmp_path) if "/bin/nvcc" in line)
-    (link,) = (line for line in commands(tmp_path) if "_cuda.so" in line)
+    (kernel,) = (line for line in compilations(tmp_path) if "/bin/nvcc" in line)
+    (link,) = (line for line in compilations(tmp_path) if "_cuda.so" in line)
     assert "-gencode=arch=compute_80,code=compute_80" in kernel
     assert "-gencode=arch=compute_90a,code=compute_90a" in kernel
     assert "-lcudart " in f"{link} "
@@ -89,7 +85,7 @@ def test_a_simulated_build_has_ptx_and_a_shared_runtime(cuda: FakeMachine, tmp_p
 def test_nvcc_compiles_several_architectures_at_a_time(cuda: FakeMachine, tmp_path: Path) -> None:
     plan, detection = build(cuda, tmp_path, "split_*_fp16_*_dense_*")
     compile_extension(replace(plan, threads=2), detection)
-    assert any("--threads=2" in line for line in commands(tmp_path))
+    assert any("--threads=2" in line for line in compilations(tmp_path))
 
 
 def test_nothing_to_build_is_an_error(cuda: FakeMachine, tmp_path: Path) -> None:
