@@ -30,6 +30,7 @@ struct Backward {
   static constexpr BackwardFeatures kFeatures = kFeatures_;
   static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kHeadDim = kHeadDim_;
   static constexpr int kThreads = Tile::kWarps * kWarpThreads;
+  static_assert(kBlockM <= kThreads, "a thread copies the log-sum-exp of one query");
   static constexpr int kWarpsN = kBlockN / 16, kWarpsD = Tile::kWarps / kWarpsN;
   static constexpr int kWarpsM = kBlockM / 16 < Tile::kWarps ? kBlockM / 16 : Tile::kWarps;
   static constexpr int kKeyThreads = kWarpsN * kWarpThreads;
