@@ -35,6 +35,14 @@ struct Dropout {
   }
 };
 
+// No dropout.
+struct NoDropout {
+  __device__ NoDropout(const AttentionParams&, int, int) {}
+};
+
+template <class Probs, class Row>
+__device__ void drop(Probs&, const NoDropout&, Row, int) {}
+
 // Zero what is dropped of `probs` (rows, keys), in the order of an accumulator of 16-bit matrix
 // instructions: a thread's keys are first_key + {0, 1}, and so on in steps of 8, where first_key is
 // that of the thread.

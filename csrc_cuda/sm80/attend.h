@@ -50,9 +50,9 @@ struct AttendInputs {
 
 // Attend to the key blocks of `blocks`, the last first; `out` and `softmax` take the result.
 //
-// `band`, `logits` and `dropout` (a pointer, null for none) are those of common/. position(i) is
-// the query's place in its sequence for row i of the thread, first_position and last_position the
-// block's extremes; slope(i) is the ALiBi slope of row i.
+// `band`, `logits` and `dropout` (or NoDropout) are those of common/. position(i, row) is the
+// query's place in its sequence for row i of the thread, `row` of the tile; first_position and
+// last_position are the block's extremes; slope(i) is the ALiBi slope of row i.
 template <class Tile, class Inputs, class Band, class Logits, class DropoutMask, class Position,
           class Slope>
 __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Band& band,
@@ -67,7 +67,6 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
   const auto k = make_tensor(make_smem_ptr(shared.k), KeyRowsLayout{});
   const auto v = make_tensor(make_smem_ptr(shared.v), typename Tile::Keys::Transposed{});
   const typename Tile::TiledMma mma;
-  const typename Tile::Positions positions(thread);
   const auto load_keys = [&](int block) {
     load_tile<typename Tile::KeyThreads, KeyRowsLayout>(shared.k, in.k, block * kBlockN,
                                                         in.seqlen_k, in.head_dim, remade(thread));
@@ -97,15 +96,17 @@ __device__ void attend(typename Tile::Shared& shared, const Inputs& in, const Ba
 
     auto scores = rows_and_columns(accumulator);
     const int first_key = block * kBlockN;
+    const typename Tile::Positions positions(remade(thread));
+    const auto query = [&](int i) { return position(i, positions.row(i)); };
     const auto key = [&](int j) { return first_key + positions.column(j); };
     logits.apply(
-        scores, [&](int i) { return position(i) + band.diagonal(); }, slope, key,
+        scores, [&](int i) { return query(i) + band.diagonal(); }, slope, key,
         [](int, int, float) {});
     if (!band.covers(first_position, last_position, first_key, first_key + kBlockN - 1)) {
-      mask_scores(scores, band, position, key);
+      mask_scores(scores, band, query, key);
     }
     softmax.update(scores, out_rows, logits.factor);
-    dropout(scores, position, first_key + positions.first_column);
+    drop(scores, dropout, query, first_key + positions.first_column);
     auto probs = convert<Element>(accumulator);
     multiply_registers(out, as_operand(probs), v, mma, LoadColumns<Element>{}, remade(thread));
   }

@@ -30,6 +30,7 @@ struct Backward {
   static constexpr BackwardFeatures kFeatures = kFeatures_;
   static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN, kHeadDim = kHeadDim_;
   static constexpr int kThreads = Tile::kWarps * kWarpThreads;
+  static_assert(kBlockM <= kThreads, "a thread copies the log-sum-exp of one query");
   static constexpr int kWarpsN = kBlockN / 16, kWarpsD = Tile::kWarps / kWarpsN;
   static constexpr int kWarpsM = kBlockM / 16 < Tile::kWarps ? kBlockM / 16 : Tile::kWarps;
   static constexpr int kKeyThreads = kWarpsN * kWarpThreads;
@@ -88,7 +89,7 @@ __device__ void differentiate(Probs& probs, Probs& dprobs, typename Instance::Sh
                               const BackwardParams& p, const Problem& problem, int first_query,
                               float slope) {
   constexpr auto kFeatures = Instance::kFeatures;
-  const typename Instance::ScorePositions positions(threadIdx.x % Instance::kKeyThreads);
+  const typename Instance::ScorePositions positions(remade(threadIdx.x) % Instance::kKeyThreads);
   const Band<kFeatures.masked> band{problem.sequence.seqlen_q, problem.sequence.seqlen_k,
                                     p.window_left, p.window_right};
   const Logits<kFeatures.softcap, kFeatures.alibi> logits(p);
@@ -131,7 +132,7 @@ __device__ void differentiate(Probs& probs, Probs& dprobs, typename Instance::Sh
 template <class Instance, class Accumulator>
 __device__ void add_dq(Accumulator& dq, const DenseRows<float>& target, int first_query,
                        int seqlen_q, int head_dim, float scale) {
-  const typename Instance::QueryPositions positions(threadIdx.x);
+  const typename Instance::QueryPositions positions(remade(threadIdx.x));
   auto rows = rows_and_columns(dq);
   CUTE_UNROLL
   for (int i = 0; i < size<0>(rows); ++i) {
@@ -226,6 +227,8 @@ __device__ void differentiate_keys(typename Instance::Shared& shared, const Back
   }
 
   const float slope = alibi_slope<kFeatures.alibi>(p, problem.batch, problem.head);
+  const std::conditional_t<kFeatures.dropout, Dropout, NoDropout> dropout(p, problem.batch,
+                                                                          problem.head);
   const float kept = kFeatures.dropout ? 1.f / (1.f - p.dropout_p) : 1.f;
   typename Instance::KeyAccumulator dk, dv;
   clear(dk);
@@ -233,8 +236,7 @@ __device__ void differentiate_keys(typename Instance::Shared& shared, const Back
   for (int block = blocks.begin; block < blocks.end; ++block) {
     const int first_query = block * kBlockM;
     if constexpr (kFeatures.dropout) {
-      shared.dropout.fill(Dropout(p, problem.batch, problem.head), first_query, problem.first_key,
-                          thread);
+      shared.dropout.fill(dropout, first_query, problem.first_key, thread);
     }
     cp_async_wait<0>();
     __syncthreads();

@@ -63,18 +63,14 @@ __global__ void __launch_bounds__(Instance::Attend::kThreads)
   const Logits<kFeatures.softcap, kFeatures.alibi> logits(p);
   const int last_row = min(first_row + Tile::kBlockM, sequence.seqlen_q) - 1;
   const typename Tile::Positions positions(threadIdx.x);
-  const auto position = [&](int i) { return first_row + positions.row(i); };
   const float slope = alibi_slope<kFeatures.alibi>(p, batch, head);
-  const auto dropout = [&](auto& probs, auto row, int first_key) {
-    if constexpr (Instance::kFeatures.dropout) {
-      drop(probs, Dropout(p, batch, head), row, first_key);
-    }
-  };
+  const std::conditional_t<kFeatures.dropout, Dropout, NoDropout> dropout(p, batch, head);
 
   typename Tile::Accumulator out;
   OnlineSoftmax<Tile::kRows> softmax;
   attend<Tile>(
-      shared, in, band, logits, dropout, position, [&](int) { return slope; }, first_row, last_row,
+      shared, in, band, logits, dropout, [&](int, int row) { return first_row + row; },
+      [&](int) { return slope; }, first_row, last_row,
       band.template key_blocks<Tile::kBlockN>(first_row, last_row), out, softmax);
 
   auto out_rows = rows_and_columns(out);
@@ -83,7 +79,8 @@ __global__ void __launch_bounds__(Instance::Attend::kThreads)
     float* lse = p.softmax_lse + lse_offset(p, batch, sequence.first_q, head);
     CUTE_UNROLL
     for (int i = 0; i < Tile::kRows; ++i) {
-      if (position(i) < sequence.seqlen_q) lse[position(i)] = softmax.row_max[i];
+      const int row = first_row + positions.row(i);
+      if (row < sequence.seqlen_q) lse[row] = softmax.row_max[i];
     }
   }
   // a warp writes the rows of q that it alone read, then all of them leave 16 bytes at a time

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(Instance::Attend::kThreads)
   typename Tile::Accumulator out;
   OnlineSoftmax<Tile::kRows> softmax;
   attend<Tile>(
-      shared, in, band, logits, [](auto&, auto, int) {}, [&](int i) { return row_position[i]; },
+      shared, in, band, logits, NoDropout(p, batch, 0), [&](int i, int) { return row_position[i]; },
       [&](int i) { return slopes[i]; }, first_position, last_position,
       {begin, min(begin + blocks, all.end)}, out, softmax);
 

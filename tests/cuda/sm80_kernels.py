@@ -22,14 +22,13 @@ from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
 _ROOT = Path(__file__).parents[2]
 _ELEMENTS = {torch.float16: "cutlass::half_t", torch.bfloat16: "cutlass::bfloat16_t"}
 _FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-arch=compute_80", "-ptx")
-_SOURCE = """#include "sm80/{phase}.h"
-namespace flash_attn::cuda {{
-struct instance
+_SOURCE = """namespace flash_attn::cuda {{
+struct {name}
     : sm80::{title}<{element}, sm80::{title}Tile<{tile}>, {head_dim}, sm80::{title}Features{{{features}}}> {{}};
-template void sm80::launch_{phase}<instance>(const {title}Params&, cudaStream_t);
+template void sm80::launch_{phase}<{name}>(const {title}Params&, cudaStream_t);
 }}
-extern "C" __device__ int shared_bytes = flash_attn::cuda::instance::kSharedBytes;
-extern "C" __device__ int params_bytes = sizeof(flash_attn::{title}Params);
+extern "C" __device__ int {name}_shared_bytes = flash_attn::cuda::{name}::kSharedBytes;
+extern "C" __device__ int {name}_params_bytes = sizeof(flash_attn::{title}Params);
 """
 
 
@@ -45,11 +44,17 @@ class Kernel(NamedTuple):
     features: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """Of its instance."""
+        return "_".join((self.phase, str(self.dtype).removeprefix("torch."), f"d{self.head_dim}", *self.features))
+
+    @property
     def source(self) -> str:
-        """The translation unit."""
+        """Its part of a translation unit."""
         order = ("varlen", "paged", "masked", "softcap", "alibi", "dropout", "deterministic")
         features = ", ".join(f".{name} = true" for name in order if name in self.features)
         return _SOURCE.format(
+            name=self.name,
             phase=self.phase,
             title=self.phase.title(),
             element=_ELEMENTS[self.dtype],
@@ -59,7 +64,8 @@ class Kernel(NamedTuple):
         )
 
 
-def _cutlass_include() -> str:
+def cutlass_include() -> str:
+    """Folder of CUTLASS headers; RuntimeError if there are none."""
     if folder := os.environ.get("CUTLASS_DIR"):
         return f"{folder}/include"
     found = importlib.util.find_spec("cutlass_library")
@@ -68,47 +74,63 @@ def _cutlass_include() -> str:
     return str(Path(found.origin).parent / "source" / "include")
 
 
-def _headers_hash() -> str:
+def headers_hash() -> str:
+    """Changes with the headers that kernels include."""
     digest = hashlib.sha256()
     for path in sorted([*_ROOT.glob("csrc_cuda/*/*.h"), *_ROOT.glob("csrc_common/*.h")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-@functools.cache
-def module(kernel: Kernel) -> ptx_sim.Module:
-    """The kernel's PTX, which a run after another finds in the folder of temporary files."""
-    name = hashlib.sha256((kernel.source + _headers_hash()).encode()).hexdigest()[:32]
-    folder = Path(tempfile.gettempdir()) / "flash_attn_cuda_ptx"
-    folder.mkdir(exist_ok=True)
-    ptx = folder / f"{name}.ptx"
-    if not ptx.exists():
-        source, made = folder / f"{name}.cu", folder / f"{name}.{os.getpid()}"
-        source.write_text(kernel.source)
-        includes = ("-I", str(_ROOT / "csrc_common"), "-I", str(_ROOT / "csrc_cuda"), "-I", _cutlass_include())
-        subprocess.run(("nvcc", *_FLAGS, *includes, "-o", str(made), str(source)), check=True)
-        made.rename(ptx)
-    return ptx_sim.load(ptx.read_text())
+class Unit:
+    """Kernels by name that nvcc compiles together, since reading CuTe takes longer than one of them.
 
+    A run after another finds the PTX in the folder of temporary files.
+    """
 
-def _variable(code: ptx_sim.Module, name: str) -> int:
-    return int(code.variables[name].view("int32")[0])
+    def __init__(self, **kernels: Kernel) -> None:
+        self._kernels = kernels
 
+    def __getitem__(self, name: str) -> Kernel:
+        return self._kernels[name]
 
-def _launch(kernel: Kernel, blocks: int, params: Params, tensors: tuple[Tensor | None, ...]) -> None:
-    code = module(kernel)
-    assert _variable(code, "params_bytes") == len(bytes(params))
-    if blocks == 0:
-        return
-    memory = ptx_sim.GlobalMemory()
-    for number, tensor in enumerate(tensors):
-        if tensor is not None:
-            storage = tensor.untyped_storage()
-            memory.add_host(storage.data_ptr(), storage.nbytes(), f"tensor {number}")
-    (name,) = code.kernels
-    code.kernel(name).launch(
-        (blocks,), (kernel.warps * 32,), _variable(code, "shared_bytes"), [bytes(params)], memory=memory
-    )
+    @functools.cached_property
+    def module(self) -> ptx_sim.Module:
+        """The PTX, compiled."""
+        phases = sorted({kernel.phase for kernel in self._kernels.values()})
+        text = "".join(f'#include "sm80/{phase}.h"\n' for phase in phases)
+        text += "".join(dict.fromkeys(kernel.source for kernel in self._kernels.values()))
+        name = hashlib.sha256((text + headers_hash()).encode()).hexdigest()[:32]
+        folder = Path(tempfile.gettempdir()) / "flash_attn_cuda_ptx"
+        folder.mkdir(exist_ok=True)
+        ptx = folder / f"{name}.ptx"
+        if not ptx.exists():
+            source, made = folder / f"{name}.cu", folder / f"{name}.{os.getpid()}"
+            source.write_text(text)
+            includes = ("-I", str(_ROOT / "csrc_common"), "-I", str(_ROOT / "csrc_cuda"), "-I", cutlass_include())
+            subprocess.run(("nvcc", *_FLAGS, *includes, "-o", str(made), str(source)), check=True)
+            made.rename(ptx)
+        return ptx_sim.load(ptx.read_text())
+
+    def launch(self, name: str, blocks: int, params: Params, tensors: tuple[Tensor | None, ...]) -> None:
+        """Run kernel ``name``, which may touch the storages of ``tensors`` alone."""
+        kernel = self._kernels[name]
+
+        def constant(what: str) -> int:
+            return int(self.module.variables[f"{kernel.name}_{what}"].view("int32")[0])
+
+        assert constant("params_bytes") == len(bytes(params))
+        if blocks == 0:
+            return
+        memory = ptx_sim.GlobalMemory()
+        for number, tensor in enumerate(tensors):
+            if tensor is not None:
+                storage = tensor.untyped_storage()
+                memory.add_host(storage.data_ptr(), storage.nbytes(), f"tensor {number}")
+        mangled = f"{len(kernel.name)}{kernel.name}E"
+        (symbol,) = (symbol for symbol in self.module.kernels if mangled in symbol)
+        threads = (kernel.warps * 32,)
+        self.module.kernel(symbol).launch((blocks,), threads, constant("shared_bytes"), [bytes(params)], memory=memory)
 
 
 def _blocks(rows: int, block: int) -> int:
@@ -119,7 +141,7 @@ def _tensors(inputs: AttentionInputs) -> tuple[Tensor | None, ...]:
     return tuple(value for value in inputs if isinstance(value, Tensor))
 
 
-def forward(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
+def forward(unit: Unit, name: str, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
     """As ForwardParams asks for it; what the kernel leaves alone is NaN."""
     nan = float("nan")
     out = inputs.q.new_full((*inputs.q.shape[:-1], spec.head_dim_v), nan)
@@ -129,13 +151,14 @@ def forward(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs) -> For
     params = ForwardParams()
     fill(params, spec, inputs)
     put(params, out=out, softmax_lse=lse)
-    blocks = _blocks(inputs.max_seqlen_q, kernel.block_m) * spec.nheads_q * inputs.batch_size
-    _launch(kernel, blocks, params, (*_tensors(inputs), out, lse))
+    blocks = _blocks(inputs.max_seqlen_q, unit[name].block_m) * spec.nheads_q * inputs.batch_size
+    unit.launch(name, blocks, params, (*_tensors(inputs), out, lse))
     return ForwardResult(out, lse)
 
 
 def backward(
-    kernel: Kernel,
+    unit: Unit,
+    name: str,
     spec: AttentionSpec,
     inputs: AttentionInputs,
     result: ForwardResult,
@@ -145,7 +168,7 @@ def backward(
     """As BackwardParams asks for it, with the sums over splits and grouped heads that the host adds."""
     softmax_d = (dout.float() * result.out.float()).sum(-1).transpose(-1, -2) - dlse
     scaled_d = (softmax_d * (1 - spec.dropout_p)).contiguous()
-    splits = _blocks(inputs.max_seqlen_k, kernel.block_n) if spec.deterministic else 1
+    splits = _blocks(inputs.max_seqlen_k, unit[name].block_n) if spec.deterministic else 1
     dq = torch.zeros((splits, *inputs.q.shape))
     unwritten = 0.0 if spec.varlen_q else float("nan")
     dk, dv = (x.new_full((*x.shape[:-2], spec.nheads_q, x.shape[-1]), unwritten) for x in (inputs.k, inputs.v))
@@ -155,14 +178,16 @@ def backward(
     put(params, dout=dout, softmax_lse=lse, softmax_d=scaled_d, dk=dk, dv=dv)
     put(params, dq_accumulator=dq)
     params.dq_strides, params.dq_split_stride = strides(dq[0]), dq.stride(0)
-    blocks = _blocks(inputs.max_seqlen_k, kernel.block_n) * spec.nheads_q * inputs.batch_size
-    _launch(kernel, blocks, params, (*_tensors(inputs), dout, lse, scaled_d, dk, dv, dq))
+    blocks = _blocks(inputs.max_seqlen_k, unit[name].block_n) * spec.nheads_q * inputs.batch_size
+    unit.launch(name, blocks, params, (*_tensors(inputs), dout, lse, scaled_d, dk, dv, dq))
     grouped = (spec.nheads_k, spec.nheads_per_group)
     dk, dv = (x.float().unflatten(-2, grouped).sum(-2).to(x.dtype) for x in (dk, dv))
     return Gradients(dq.sum(0).to(inputs.q.dtype), dk, dv, softmax_d)
 
 
-def split(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int) -> tuple[Tensor, Tensor]:
+def split(
+    unit: Unit, name: str, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int
+) -> tuple[Tensor, Tensor]:
     """As SplitParams asks for it: results of the splits, not merged; what the kernel leaves alone is NaN."""
     batch, seqlen_q, nheads, _ = inputs.q.shape
     out = torch.full((num_splits, batch, seqlen_q, nheads, spec.head_dim_v), float("nan"))
@@ -173,6 +198,6 @@ def split(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs, num_spli
     params.num_splits, params.page_size = num_splits, inputs.k.shape[1]
     params.block_table_stride = 0 if inputs.block_table is None else inputs.block_table.stride(0)
     params.seqlen_k = inputs.k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
-    groups = _blocks(seqlen_q * spec.nheads_per_group, kernel.block_m)
-    _launch(kernel, groups * num_splits * spec.nheads_k * batch, params, (*_tensors(inputs), out, lse))
+    groups = _blocks(seqlen_q * spec.nheads_per_group, unit[name].block_m)
+    unit.launch(name, groups * num_splits * spec.nheads_k * batch, params, (*_tensors(inputs), out, lse))
     return out, lse
