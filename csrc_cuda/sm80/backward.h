@@ -47,7 +47,6 @@ struct Backward {
   using KeyAccumulator =
       decltype(partition_fragment_C(KeyMma{}, Shape<Int<kBlockN>, Int<kHeadDim>>{}));
 
-  struct NoDropoutTile {};
   struct Shared {
     alignas(128) Element k[Keys::kSize];  // and dk
     alignas(128) Element v[Keys::kSize];  // and dv
@@ -55,9 +54,9 @@ struct Backward {
     alignas(128) Element dout[Queries::kSize];
     alignas(128) Element dscores[Scores::kSize];
     float lse[kBlockM], d[kBlockM];
-    std::conditional_t<kFeatures.dropout, DropoutTile<kBlockM, kBlockN, kThreads>, NoDropoutTile>
-        dropout;
+    DropoutTile<kBlockM, kBlockN, kThreads> dropout;
   };
+  static constexpr int kSharedBytes = sizeof(Shared);
 };
 
 // Start to copy a float for each of kCount rows from first_row on; 0 from num_rows on.
@@ -322,7 +321,7 @@ template <class Instance>
 void launch_backward(const BackwardParams& p, cudaStream_t stream) {
   launch(backward_kernel<Instance>,
          int64_t{ceil_div(p.seqlen_k, Instance::kBlockN)} * p.nheads_q * p.batch,
-         Instance::kThreads, sizeof(typename Instance::Shared), p, stream);
+         Instance::kThreads, Instance::kSharedBytes, p, stream);
 }
 
 }  // namespace flash_attn::cuda::sm80

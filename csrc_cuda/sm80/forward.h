@@ -21,6 +21,7 @@ template <class Element, class Tile, int kHeadDim, ForwardFeatures kFeatures_>
 struct Forward {
   using Attend = AttendTile<Element, Tile::kBlockM, Tile::kBlockN, Tile::kWarps, kHeadDim>;
   static constexpr ForwardFeatures kFeatures = kFeatures_;
+  static constexpr int kSharedBytes = sizeof(typename Attend::Shared);
 };
 
 // A block of queries of one head of one sequence; later queries, which see more keys of a causal
@@ -104,7 +105,7 @@ void launch_forward(const ForwardParams& p, cudaStream_t stream) {
   using Tile = typename Instance::Attend;
   launch(forward_kernel<Instance>,
          int64_t{ceil_div(p.seqlen_q, Tile::kBlockM)} * p.nheads_q * p.batch, Tile::kThreads,
-         sizeof(typename Tile::Shared), p, stream);
+         Instance::kSharedBytes, p, stream);
 }
 
 }  // namespace flash_attn::cuda::sm80

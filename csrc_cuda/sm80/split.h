@@ -23,6 +23,7 @@ template <class Element, class Tile, int kHeadDim, SplitFeatures kFeatures_>
 struct Split {
   using Attend = AttendTile<Element, Tile::kBlockM, Tile::kBlockN, Tile::kWarps, kHeadDim>;
   static constexpr SplitFeatures kFeatures = kFeatures_;
+  static constexpr int kSharedBytes = sizeof(typename Attend::Shared);
 };
 
 // Rows of the keys or values of a sequence, in its cache or its pages.
@@ -120,7 +121,7 @@ void launch_split(const SplitParams& p, cudaStream_t stream) {
   using Tile = typename Instance::Attend;
   const int blocks_m = ceil_div(p.seqlen_q * (p.nheads_q / p.nheads_k), Tile::kBlockM);
   launch(split_kernel<Instance>, int64_t{blocks_m} * p.num_splits * p.nheads_k * p.batch,
-         Tile::kThreads, sizeof(typename Tile::Shared), p, stream);
+         Tile::kThreads, Instance::kSharedBytes, p, stream);
 }
 
 }  // namespace flash_attn::cuda::sm80
