@@ -277,12 +277,12 @@ class _Body:
         text = " ".join(text.split())
         guard, rest = None, text
         if found := _GUARD.match(text):
-            (register,) = OperandReader(found[2], line, self._scopes).read()
+            (register,) = OperandReader(found[2], text, line, self._scopes).read()
             guard, rest = Guard(getattr(register, "name", ""), bool(found[1])), text[found.end() :]
         word, _, operands = rest.partition(" ")
         if "{" in word:  # a vector may follow without a blank
             word, _, inner = word.partition("{")
             operands = f"{{{inner} {operands}"
         opcode, *modifiers = word.split(".")
-        parsed = OperandReader(operands.strip(), line, self._scopes).read()
+        parsed = OperandReader(operands.strip(), text, line, self._scopes).read()
         self._kernel.statements.append(Statement(text, line, self._source, guard, opcode, tuple(modifiers), parsed))

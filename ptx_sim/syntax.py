@@ -119,9 +119,9 @@ class Scope:
 class OperandReader:
     """Reads the operands of one instruction; ``scopes`` from the outermost to the innermost."""
 
-    def __init__(self, text: str, line: int, scopes: list[Scope]) -> None:
-        """``text``: what follows the opcode."""
-        self._text, self._line, self._scopes, self._place = text, line, scopes, 0
+    def __init__(self, text: str, statement: str, line: int, scopes: list[Scope]) -> None:
+        """``text``: what follows the opcode in ``statement``."""
+        self._text, self._statement, self._line, self._scopes, self._place = text, statement, line, scopes, 0
 
     def read(self) -> tuple[Operand, ...]:
         """All operands."""
@@ -134,7 +134,7 @@ class OperandReader:
         return tuple(operands)
 
     def _error(self) -> PtxSyntaxError:
-        return PtxSyntaxError(f"line {self._line}: cannot read `{self._text[self._place :]}` of `{self._text}`")
+        return PtxSyntaxError(f"line {self._line}: `{self._statement}`: cannot read `{self._text[self._place :]}`")
 
     def _blank(self) -> None:
         while self._text[self._place : self._place + 1].isspace():
@@ -216,7 +216,7 @@ class OperandReader:
             if name in scope.labels:
                 return Symbol(scope.labels[name])
         if name.startswith("%"):
-            raise PtxSyntaxError(f"line {self._line}: register {name} is not declared")
+            raise PtxSyntaxError(f"line {self._line}: `{self._statement}`: register {name} is not declared")
         offset = 0
         if self._text.startswith("+", self._place):
             self._accept("+")
