@@ -62,8 +62,8 @@ struct Forward {
     QueryRing query_ring;
     KeyRing key_ring, value_ring;
   };
-  static constexpr int kMostSharedBytes = 227 << 10;
-  static_assert(sizeof(Shared) <= kMostSharedBytes);
+  static constexpr int kSharedBytes = sizeof(Shared), kMostSharedBytes = 227 << 10;
+  static_assert(kSharedBytes <= kMostSharedBytes);
 };
 
 template <class Instance>
@@ -108,7 +108,7 @@ void launch_forward(const ForwardParams& p, cudaStream_t stream) {
                   Tile::kBlockN>(p),
       p, TileOrder(p, Tile::kBlockM, cache_bytes / 2)};
   launch(forward_kernel<Instance>, std::min(multiprocessors, arguments.order.tiles()),
-         Instance::kThreads, sizeof(typename Instance::Shared), arguments, stream);
+         Instance::kThreads, Instance::kSharedBytes, arguments, stream);
 }
 
 }  // namespace flash_attn::cuda::sm90

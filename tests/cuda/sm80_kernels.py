@@ -59,7 +59,8 @@ class Kernel(NamedTuple):
         )
 
 
-def _cutlass_include() -> str:
+def cutlass_include() -> str:
+    """Folder of CUTLASS headers; RuntimeError if there are none."""
     if folder := os.environ.get("CUTLASS_DIR"):
         return f"{folder}/include"
     found = importlib.util.find_spec("cutlass_library")
@@ -68,7 +69,8 @@ def _cutlass_include() -> str:
     return str(Path(found.origin).parent / "source" / "include")
 
 
-def _headers_hash() -> str:
+def headers_hash() -> str:
+    """Changes with the headers that kernels include."""
     digest = hashlib.sha256()
     for path in sorted([*_ROOT.glob("csrc_cuda/*/*.h"), *_ROOT.glob("csrc_common/*.h")]):
         digest.update(path.read_bytes())
@@ -78,14 +80,14 @@ def _headers_hash() -> str:
 @functools.cache
 def module(kernel: Kernel) -> ptx_sim.Module:
     """The kernel's PTX, which a run after another finds in the folder of temporary files."""
-    name = hashlib.sha256((kernel.source + _headers_hash()).encode()).hexdigest()[:32]
+    name = hashlib.sha256((kernel.source + headers_hash()).encode()).hexdigest()[:32]
     folder = Path(tempfile.gettempdir()) / "flash_attn_cuda_ptx"
     folder.mkdir(exist_ok=True)
     ptx = folder / f"{name}.ptx"
     if not ptx.exists():
         source, made = folder / f"{name}.cu", folder / f"{name}.{os.getpid()}"
         source.write_text(kernel.source)
-        includes = ("-I", str(_ROOT / "csrc_common"), "-I", str(_ROOT / "csrc_cuda"), "-I", _cutlass_include())
+        includes = ("-I", str(_ROOT / "csrc_common"), "-I", str(_ROOT / "csrc_cuda"), "-I", cutlass_include())
         subprocess.run(("nvcc", *_FLAGS, *includes, "-o", str(made), str(source)), check=True)
         made.rename(ptx)
     return ptx_sim.load(ptx.read_text())
