@@ -62,8 +62,7 @@ struct Forward {
     QueryRing query_ring;
     KeyRing key_ring, value_ring;
   };
-  static constexpr int kMostSharedBytes = 227 << 10;
-  static constexpr int kSharedBytes = sizeof(Shared);
+  static constexpr int kSharedBytes = sizeof(Shared), kMostSharedBytes = 227 << 10;
   static_assert(kSharedBytes <= kMostSharedBytes);
 };
 
