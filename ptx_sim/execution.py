@@ -74,7 +74,7 @@ class Batch:
         t.local = LocalMemory(lanes, program.local_bytes)
         self.barriers = Barriers(self)
         self.program, self.report, self.budget = program, report, budget
-        self.steps = 0
+        self.steps: int = 0
         self._blocks = blocks
         self._ready: dict[int, Array] = {}
         self._asleep: dict[int, Array] = {}
