@@ -82,7 +82,7 @@ def _widen(value: Array, kind: str, ftz: bool) -> Array:
     return flush(value) if ftz and kind == "f32" else value
 
 
-def _narrow(value: Any, result: str, rounding: str) -> Array:
+def _narrow(value: Array, result: str, rounding: str) -> Array:
     """A float32 or float64 value in the type ``result``."""
     if result == "f64":
         return value.astype(F64)
