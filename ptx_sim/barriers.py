@@ -63,17 +63,17 @@ class Barriers:
         numbers = np.broadcast_to(number, t.count).reshape(-1, WARP)
         counts = None if count is None else np.broadcast_to(count, t.count).reshape(-1, WARP)
         wanted = None if reduction is None else mask & reduction[0](t)
-        touched = set()
+        touched: dict[tuple[int, int], list[int]] = {}
         for warp in np.flatnonzero(lanes.any(1)).tolist():
             first = int(lanes[warp].argmax())
             key = warp // t.shared.warps, int(numbers[warp, first])
             expected = None if counts is None else int(counts[warp, first])
             self._join(key, warp, expected, int(lanes[warp].sum()) if not aligned else WARP)
-            touched.add(key)
+            touched.setdefault(key, []).append(warp)
         passing = np.zeros(t.count, bool) if action != "arrive" else mask
-        for key in touched:
+        for key, warps in touched.items():
             waiting = self._waiting[key]
-            ours = mask & self._of(key)
+            ours = mask & self._of(warps)
             if action != "arrive":
                 waiting.parked.append((self._batch.next_position, ours))
             if reduction is not None and wanted is not None:
@@ -83,10 +83,9 @@ class Barriers:
         for key in touched:
             self._complete(key)
 
-    def _of(self, key: tuple[int, int]) -> Array:
-        t = self._batch.threads
-        mask = np.zeros((t.count // WARP, WARP), bool)
-        mask[list(self._waiting[key].warps)] = True
+    def _of(self, warps: list[int]) -> Array:
+        mask = np.zeros((self._batch.threads.count // WARP, WARP), bool)
+        mask[warps] = True
         return mask.reshape(-1)
 
     def _join(self, key: tuple[int, int], warp: int, expected: int | None, threads: int) -> None:

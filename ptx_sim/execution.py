@@ -10,11 +10,13 @@ from ptx_sim.async_copies import AsyncCopies
 from ptx_sim.barriers import Barriers
 from ptx_sim.control_flow import BasicBlock
 from ptx_sim.errors import DeadlockError, KernelError
+from ptx_sim.instructions.warpgroup_matrix import WARPGROUP, Products
 from ptx_sim.memory import GlobalMemory, LocalMemory
 from ptx_sim.program import Program
 from ptx_sim.report import RunReport
 from ptx_sim.shared_memory import WARP, SharedMemory
 from ptx_sim.threads import Shape, Threads
+from ptx_sim.transactions import Transactions
 from ptx_sim.types import Array
 
 # turns of one loop after which others run in between, for threads that wait for memory in a loop
@@ -72,7 +74,8 @@ class Batch:
         t = self.threads = Threads(shape, blocks, program.registers(lanes), shared, memory)
         t.batch, t.copies, t.parameters = self, AsyncCopies(lanes), parameters.ctypes.data
         t.local = LocalMemory(lanes, program.local_bytes)
-        self.barriers = Barriers(self)
+        self.barriers, self.transactions = Barriers(self), Transactions(self)
+        t.products = Products(-(-lanes // WARPGROUP))
         self.program, self.report, self.budget = program, report, budget
         self.steps: int = 0
         self._blocks = blocks
@@ -100,19 +103,26 @@ class Batch:
                 else:
                     self.go(~node, mask)
                 continue
-            t.full = not self._ready and not self._asleep and not self.barriers.parked
+            t.full = not self._ready and not self._asleep and not self._parked
             t.mask = t.live if t.full else mask
             t.everyone = t.full and self._all_live
             self._run_block(node)
 
     def _some_ready(self) -> bool:
-        if not self._ready:
+        while not self._ready:
             self._ready, self._asleep = self._asleep, {}
+            if not self._ready and not self.transactions.deliver():
+                break
         if self._ready:
             return True
-        if self.barriers.parked:
-            raise DeadlockError(f"nothing can run any more: {self.barriers.describe()}")
+        if self._parked:
+            waiting = filter(None, (self.barriers.describe(), self.transactions.describe()))
+            raise DeadlockError(f"nothing can run any more: {'; '.join(waiting)}")
         return False
+
+    @property
+    def _parked(self) -> bool:
+        return self.barriers.parked or self.transactions.parked
 
     def _run_block(self, number: int) -> None:
         t = self.threads
@@ -146,6 +156,10 @@ class Batch:
     def go(self, position: int, mask: Array) -> None:
         """The threads ``mask`` go on at a position."""
         self._moved = True
+        _add(self._ready, position, mask)
+
+    def wake(self, position: int, mask: Array) -> None:
+        """Threads other than the executing ones go on at a position."""
         _add(self._ready, position, mask)
 
     def fall_through(self) -> None:

@@ -120,6 +120,12 @@ class SharedMemory:
         self.note_read(threads, granules)
         return self.bytes.gather(flat, size, element)
 
+    def touch(self, threads: Array, addresses: Array, size: int) -> None:
+        """Check a load by ``threads`` whose value somebody else takes."""
+        _, granules = self._place(threads, addresses, size, "shared load")
+        self._not_in_flight(threads, granules, "shared load")
+        self.note_read(threads, granules)
+
     def store(self, threads: Array, addresses: Array, values: Array) -> None:
         """Store the rows of ``values`` (unsigned elements)."""
         flat, granules = self._place(threads, addresses, values.shape[1] * values.itemsize, "shared store")

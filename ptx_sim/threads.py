@@ -20,6 +20,7 @@ from ptx_sim.types import Array
 if TYPE_CHECKING:
     from ptx_sim.async_copies import AsyncCopies
     from ptx_sim.execution import Batch
+    from ptx_sim.instructions.warpgroup_matrix import Products
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Threads:
         self.parameters: int
         self.copies: AsyncCopies
         self.batch: Batch
+        self.products: Products
         self._constants: dict[Any, Array] = {}
 
     @property

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import ptx_sim.cuda.device_calls
+import ptx_sim.cuda.driver_calls
 import ptx_sim.cuda.launch_calls
 import ptx_sim.cuda.memory_calls
 from ptx_sim.cuda.runtime import RUNTIME

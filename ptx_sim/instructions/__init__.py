@@ -12,7 +12,10 @@ from ptx_sim.instructions import (
     cross_lane,
     matrix_loads,
     matrix_multiply,
+    mbarriers,
     moves,
+    tensor_copies,
+    warpgroup_matrix,
 )
 
 __all__ = [
@@ -27,5 +30,8 @@ __all__ = [
     "cross_lane",
     "matrix_loads",
     "matrix_multiply",
+    "mbarriers",
     "moves",
+    "tensor_copies",
+    "warpgroup_matrix",
 ]

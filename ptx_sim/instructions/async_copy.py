@@ -6,6 +6,7 @@ import numpy as np
 
 from ptx_sim.decoding import Decoding, Execute, instruction
 from ptx_sim.instructions.moves import take_space
+from ptx_sim.instructions.tensor_copies import tensor_copy
 from ptx_sim.syntax import Immediate, integer
 from ptx_sim.threads import Threads
 from ptx_sim.types import Array
@@ -13,8 +14,10 @@ from ptx_sim.types import Array
 
 @instruction("cp")
 def _(d: Decoding) -> Execute:
-    if not d.flag("async") or "bulk" in d.modifiers:
-        raise d.unsupported("only cp.async of up to 16 bytes is modelled")
+    if not d.flag("async"):
+        raise d.unsupported("only cp.async is modelled")
+    if d.flag("bulk"):
+        return tensor_copy(d)
     d.category = "async_copy"
     if d.flag("commit_group"):
         return lambda t: t.copies.commit(t.active)

@@ -21,7 +21,7 @@ from ptx_sim.types import Array
 
 _TF32_BITS = U32(0xFFFFE000)
 # element type: (bytes, words (..., n) of uint32 to float32 elements (..., n * elements of a word))
-_ELEMENTS: dict[str, tuple[int, Callable[[Array], Array]]] = {
+ELEMENTS: dict[str, tuple[int, Callable[[Array], Array]]] = {
     "f16": (2, lambda words: words.view(F16).astype(F32)),
     "bf16": (2, lambda words: from_bf16(words.view(U16))),
     "tf32": (4, lambda words: (words & _TF32_BITS).view(F32)),
@@ -42,11 +42,11 @@ def _(d: Decoding) -> Execute:
     result, a_kind, b_kind, addend = d.modifiers
     d.modifiers = []
     k = int(shape[6:])
-    if a_kind not in _ELEMENTS or b_kind not in _ELEMENTS or result != addend or result not in ("f32", "f16"):
+    if a_kind not in ELEMENTS or b_kind not in ELEMENTS or result != addend or result not in ("f32", "f16"):
         raise d.unsupported("types that are not modelled")
-    size = _ELEMENTS[a_kind][0]
+    size = ELEMENTS[a_kind][0]
     slabs = k * size // _REGISTER_BYTES
-    if k * size % _REGISTER_BYTES or slabs not in (1, 2) or _ELEMENTS[b_kind][0] != size:
+    if k * size % _REGISTER_BYTES or slabs not in (1, 2) or ELEMENTS[b_kind][0] != size:
         raise d.unsupported("a shape that the types do not have")
     d.category = "matrix"
     a, b, c = (
@@ -57,7 +57,7 @@ def _(d: Decoding) -> Execute:
     held = 4 if result == "f32" else 2
     if [len(a), len(b), len(c), len(writes)] != [2 * slabs, slabs, held, held]:
         raise d.unsupported("another number of registers is expected")
-    decode_a, decode_b = _ELEMENTS[a_kind][1], _ELEMENTS[b_kind][1]
+    decode_a, decode_b = ELEMENTS[a_kind][1], ELEMENTS[b_kind][1]
     accumulate = _accumulate32 if result == "f32" else _accumulate16
 
     def execute(t: Threads) -> None:
