@@ -77,7 +77,7 @@ class Batch:
         self.barriers, self.transactions = Barriers(self), Transactions(self)
         t.products = Products(-(-lanes // WARPGROUP))
         self.program, self.report, self.budget = program, report, budget
-        self.steps = 0
+        self.steps: int = 0
         self._blocks = blocks
         self._ready: dict[int, Array] = {}
         self._asleep: dict[int, Array] = {}
