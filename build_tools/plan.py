@@ -14,7 +14,7 @@ from .settings import Settings
 from .torch_build import Vendor
 
 # Peak of the heaviest translation unit, compiled for one architecture.
-GIB_PER_JOB: dict[Vendor, float] = {"cuda": 6.5, "rocm": 1.5}
+GIB_PER_JOB: dict[Vendor, float] = {"cuda": 3.5, "rocm": 1.5}
 
 KERNEL_FOLDERS: dict[Vendor, str] = {"cuda": "csrc_cuda", "rocm": "csrc_ck"}
 PURE = "building the pure-Python package, which computes on CPU tensors"

@@ -278,11 +278,11 @@ def test_switches_that_exclude_each_other(machine: FakeMachine, env: dict[str, s
 @pytest.mark.parametrize(
     ("gib", "env", "jobs"),
     [
-        (32, {}, 4),  # 32 / 6.5
+        (32, {}, 9),  # 32 / 3.5
         (200, {}, 16),  # all cores
         (3, {}, 1),
-        (32, {"NVCC_THREADS": "2"}, 2),
-        (32, {"NVCC_THREADS": "8", "FLASH_ATTN_CUDA_ARCHS": "90a"}, 4),  # one architecture takes one thread
+        (32, {"NVCC_THREADS": "2"}, 4),
+        (32, {"NVCC_THREADS": "8", "FLASH_ATTN_CUDA_ARCHS": "90a"}, 9),  # one architecture takes one thread
         (32, {"MAX_JOBS": "3"}, 3),
     ],
 )
@@ -310,7 +310,7 @@ def test_too_many_max_jobs_are_obeyed_with_a_warning(machine: FakeMachine) -> No
     machine.memory(8)
     chosen = plan(machine, MAX_JOBS="8")
     assert chosen.jobs == 8
-    assert chosen.warnings == ("MAX_JOBS=8 may run out of memory: a job takes up to 6.5 GiB, free memory is 8 GiB",)
+    assert chosen.warnings == ("MAX_JOBS=8 may run out of memory: a job takes up to 3.5 GiB, free memory is 8 GiB",)
 
 
 def test_settings_without_effect_are_warned_about(machine: FakeMachine) -> None:
