@@ -1,6 +1,6 @@
 """``python -m build_tools [--json]``: what a build would find, choose and why, without building.
 
-``python -m build_tools ck --help`` compiles the CK extension.
+``python -m build_tools ck --help`` compiles the CK extension, ``cuda`` the CUDA one.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import ck_command
+from . import native_command
 from .detect import detect
 from .errors import BuildError
 from .plan import decide, vendors_with_kernels
@@ -19,8 +19,8 @@ from .settings import Settings
 def main(arguments: list[str] | None = None) -> int:
     """Print detection and plan; return 1 when what was asked for cannot be built."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["ck"]:
-        return ck_command.main(arguments[1:])
+    if arguments and arguments[0] in native_command.EXTENSIONS:
+        return native_command.main(native_command.EXTENSIONS[arguments[0]], arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m build_tools", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json: bool = parser.parse_args(arguments).json

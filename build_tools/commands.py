@@ -8,9 +8,11 @@ from pathlib import Path
 from setuptools.command.bdist_wheel import bdist_wheel, get_platform
 from setuptools.command.build_py import build_py
 
-from .ck_build import LIBRARY, CkBuild, build_ck
-from .detect import Detection, detect
+from .ck_build import CkBuild
+from .cuda_build import CudaBuild
+from .detect import detect
 from .errors import BuildError
+from .native_build import LIBRARIES, NativeBuild, compile_extension
 from .plan import BuildPlan, decide, vendors_with_kernels
 from .report import describe_detection, describe_plan, metadata
 from .settings import Settings
@@ -52,8 +54,8 @@ class BuildPackage(build_py):
             # setuptools copies over what an earlier build left, which would ship modules deleted since.
             shutil.rmtree(package)
         super().run()
-        if plan.target == "rocm":
-            build_extension(plan, detection, package / LIBRARY)
+        if plan.target != "none":
+            compile_extension(extension_build(plan, package / LIBRARIES[plan.target]), detection)
 
         version = self.distribution.get_version()
         if settings.local_version:
@@ -62,11 +64,14 @@ class BuildPackage(build_py):
         (package / METADATA_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def build_extension(plan: BuildPlan, detection: Detection, output: Path) -> None:
-    """Compile what the plan says into ``output``; objects stay in build/ck for the next time."""
-    assert plan.ck_preset
+def extension_build(plan: BuildPlan, output: Path) -> NativeBuild:
+    """Return the build of what the plan says into ``output``; objects stay in build/ for the next time."""
+    assert plan.preset
     assert plan.jobs
-    build_ck(CkBuild(plan.archs, plan.head_dims, plan.ck_preset, ROOT / "build" / "ck", output, plan.jobs), detection)
+    if plan.target == "rocm":
+        return CkBuild(plan.archs, plan.head_dims, plan.preset, ROOT / "build" / "ck", output, plan.jobs)
+    folder = ROOT / "build" / "cuda"
+    return CudaBuild(plan.archs, plan.head_dims, plan.preset, folder, output, plan.jobs, threads=plan.threads)
 
 
 class BuildWheel(bdist_wheel):
@@ -74,7 +79,8 @@ class BuildWheel(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         """Return ``py3-none-any`` of a pure package, else ``py3-none-PLATFORM``."""
-        if not (Path(self.bdist_dir) / "flash_attn" / LIBRARY).is_file():
+        package = Path(self.bdist_dir) / "flash_attn"
+        if not any((package / library).is_file() for library in LIBRARIES.values()):
             return "py3", "none", "any"
         return "py3", "none", get_platform(self.bdist_dir).replace("-", "_").replace(".", "_")
 

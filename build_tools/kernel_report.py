@@ -1,4 +1,4 @@
-"""Registers, spills, LDS, occupancy and instructions of compiled kernels, as a Markdown table.
+"""Registers, spills, LDS, occupancy and instructions of compiled CK kernels, as a Markdown table.
 
 The figures are the compiler's own: its remarks, kept beside each object, and the disassembly of the code object. A
 cell is empty where the architecture has no such thing, as AGPRs on gfx12. Scratch may be reserved and never used:
@@ -8,14 +8,14 @@ scratch instructions tell (gfx90a has others for it, so there the reserved bytes
 import re
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from csrc_ck.generate import Selection
 
 from .detect import Detection, Rocm
 from .errors import BuildError
-from .programs import find, run
+from .instances import Selection
+from .programs import Program, find, run
 
 _MAGIC = b"__CLANG_OFFLOAD_BUNDLE__"
 _FIGURES = {
@@ -33,29 +33,48 @@ _INSTRUCTIONS = {
 }
 
 
-def kernel_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
-    """Return a row for each kernel and architecture, and below the table what they cost and which of them spill.
+def ck_table(folder: Path, selections: Sequence[Selection], detection: Detection) -> str:
+    """Return a row for each kernel and architecture.
 
     Raises:
         BuildError: there is no llvm-objdump beside the compiler.
     """
     assert detection.rocm
     compiler, objdump = detection.rocm.compiler, find_objdump(detection.rocm)
-    header = ["kernel", "arch", *_FIGURES, *_INSTRUCTIONS, "CPU seconds"]
-    lines = [f"compiler: {compiler.path.name} {compiler.version}", "", _row(header), _row(["---"] * len(header))]
-    total, spilling = 0.0, []
+    rows = []
     for selection in selections:
         stem = folder / f"{selection.instance.name}.o"
         remarks, seconds = read_remarks(Path(f"{stem}.remarks").read_text(encoding="utf-8"))
         images = dict(code_objects(stem.read_bytes()))
-        total += float(seconds)
         for arch, figures in zip(selection.archs, remarks, strict=True):
             counts = count_instructions(objdump, images[arch])
-            spilling += [f"{selection.instance.name} ({arch})"] * (figures["VGPRs Spill"] != "0")
-            cells = [selection.instance.name, arch, *(figures.get(key, "") for key in _FIGURES.values())]
-            lines.append(_row([*cells, *(str(count) for count in counts.values()), seconds]))
-    lines += ["", f"{len(selections)} kernels, {total:.0f} CPU seconds; VGPR spills: {', '.join(spilling) or 'none'}"]
-    return "\n".join(lines)
+            cells = {name: figures.get(key, "") for name, key in _FIGURES.items()}
+            cells |= {kind: str(count) for kind, count in counts.items()}
+            rows.append(Row(selection.instance.name, arch, cells, seconds, cells["VGPR spills"] != "0"))
+    return kernel_table(compiler, rows)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kernel for one architecture; ``seconds`` are those of its translation unit for all of them."""
+
+    name: str
+    arch: str
+    figures: Mapping[str, str]
+    seconds: str
+    spills: bool
+
+
+def kernel_table(compiler: Program, rows: Sequence[Row]) -> str:
+    """Return a Markdown table, and below it what the kernels cost and which of them spill."""
+    figures = list(rows[0].figures) if rows else []
+    header = ["kernel", "arch", *figures, "CPU seconds"]
+    lines = [_row(header), _row(["---"] * len(header))]
+    lines += [_row([row.name, row.arch, *row.figures.values(), row.seconds]) for row in rows]
+    units = {row.name: float(row.seconds) for row in rows}
+    spilling = [f"{row.name} ({row.arch})" for row in rows if row.spills]
+    total = f"{len(units)} kernels, {sum(units.values()):.0f} CPU seconds; spills: {', '.join(spilling) or 'none'}"
+    return "\n".join((f"compiler: {compiler.path.name} {compiler.version}", "", *lines, "", total))
 
 
 def find_objdump(rocm: Rocm) -> Path:

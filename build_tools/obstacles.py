@@ -16,6 +16,7 @@ CUDA_ARCHS = ("80", "90", "100", "120")
 FIRST_NVCC = {"100": (12, 8), "103": (12, 9), "110": (13, 0), "120": (12, 8), "121": (12, 9)}
 # Composable_kernel's attention does not compile for RDNA3 (gfx11); Triton serves what is not listed.
 CK_ARCHS = tuple(arch for family in FAMILIES for arch in family.archs)
+CUTLASS_WHEEL = "nvidia-cutlass==4.2.0.0"
 CK_WHEEL = "amd-aiter==0.1.7.post2.dev18"
 
 VENDOR_NAMES: dict[Vendor, str] = {"cuda": "CUDA", "rocm": "ROCm"}
@@ -104,7 +105,7 @@ def _cuda_obstacles(settings: Settings, detection: Detection) -> list[str]:
     if detection.cutlass_include is None:
         where = f" in CUTLASS_DIR={settings.cutlass_dir}" if settings.cutlass_dir else ""
         reasons.append(
-            f"no CUTLASS headers{where}: pip install --no-deps nvidia-cutlass, or set CUTLASS_DIR to a checkout"
+            f"no CUTLASS headers{where}: pip install --no-deps {CUTLASS_WHEEL}, or set CUTLASS_DIR to a checkout"
         )
     unknown = [arch for arch in settings.cuda_archs if not nvcc_knows(arch, version)]
     if unknown:

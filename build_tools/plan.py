@@ -7,13 +7,14 @@ from typing import Literal
 
 from .detect import Detection
 from .errors import BuildError
+from .instances import Preset
 from .obstacles import CK_ARCHS, CUDA_ARCHS, KERNEL_NAMES, VENDOR_NAMES, ck_serves, nvcc_knows, obstacles_to
 from .programs import version_numbers
-from .settings import CkPreset, Settings
+from .settings import Settings
 from .torch_build import Vendor
 
 # Peak of the heaviest translation unit, compiled for one architecture.
-GIB_PER_JOB: dict[Vendor, float] = {"cuda": 6.5, "rocm": 1.5}
+GIB_PER_JOB: dict[Vendor, float] = {"cuda": 3.5, "rocm": 1.5}
 
 KERNEL_FOLDERS: dict[Vendor, str] = {"cuda": "csrc_cuda", "rocm": "csrc_ck"}
 PURE = "building the pure-Python package, which computes on CPU tensors"
@@ -21,15 +22,19 @@ PURE = "building the pure-Python package, which computes on CPU tensors"
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What is built and why. Without a target, ``archs`` is empty and ``jobs`` is None."""
+    """What is built and why. Without a target, ``archs`` is empty and ``jobs`` is None.
+
+    Each of ``jobs`` compiles ``threads`` architectures at a time.
+    """
 
     target: Literal["rocm", "cuda", "none"]
     reason: str
     archs: tuple[str, ...] = ()
     head_dims: tuple[int, ...] = ()
-    ck_preset: CkPreset | None = None
+    preset: Preset | None = None
     jobs: int | None = None
     warnings: tuple[str, ...] = ()
+    threads: int = 1
 
 
 def vendors_with_kernels(root: Path) -> frozenset[Vendor]:
@@ -133,22 +138,25 @@ def _native_plan(vendor: Vendor, settings: Settings, detection: Detection) -> Bu
     """Return the plan of a vendor that has no obstacles."""
     threads = 1
     if vendor == "cuda":
-        assert detection.cuda
-        assert detection.cuda.nvcc.version
-        version = version_numbers(detection.cuda.nvcc.version)
-        archs = settings.cuda_archs or tuple(arch for arch in CUDA_ARCHS if nvcc_knows(arch, version))
+        archs = settings.cuda_archs or default_cuda_archs(detection)
         threads = min(settings.nvcc_threads, len(archs))
-        head_dims: tuple[int, ...] = ()
-        preset = None
+        preset = settings.cuda_preset
     else:
         assert detection.rocm
         present = tuple(arch for arch in detection.rocm.gpu_archs if ck_serves(arch))
         archs = settings.gpu_archs or present or CK_ARCHS
-        head_dims = settings.head_dims
         preset = settings.ck_preset
     jobs, warnings = bounded_jobs(settings, detection, GIB_PER_JOB[vendor] * threads)
     reason = f"found {_found(vendor, detection)}: building {KERNEL_NAMES[vendor]}"
-    return BuildPlan(vendor, reason, archs, head_dims, preset, jobs, warnings)
+    return BuildPlan(vendor, reason, archs, settings.head_dims, preset, jobs, warnings, threads)
+
+
+def default_cuda_archs(detection: Detection) -> tuple[str, ...]:
+    """Return those of the default architectures that nvcc knows."""
+    assert detection.cuda
+    assert detection.cuda.nvcc.version
+    version = version_numbers(detection.cuda.nvcc.version)
+    return tuple(arch for arch in CUDA_ARCHS if nvcc_knows(arch, version))
 
 
 def bounded_jobs(settings: Settings, detection: Detection, gib_per_job: float) -> tuple[int, tuple[str, ...]]:
@@ -173,6 +181,7 @@ def _unused(settings: Settings) -> tuple[str, ...]:
         "FLASH_ATTN_CUDA_ARCHS": settings.cuda_archs,
         "CK_DIR": settings.ck_dir,
         "FLASH_ATTENTION_CK_PRESET": settings.ck_preset != Settings.ck_preset,
+        "FLASH_ATTENTION_CUDA_PRESET": settings.cuda_preset != Settings.cuda_preset,
         "CUTLASS_DIR": settings.cutlass_dir,
     }
     return tuple(f"{name} has no effect: no native kernels are built" for name, value in given.items() if value)

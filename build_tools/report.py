@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from csrc_ck.generate import select
+import csrc_ck.generate
+import csrc_cuda.generate
 
 from .detect import Detection
 from .plan import BuildPlan
@@ -39,10 +40,11 @@ def describe_plan(plan: BuildPlan) -> str:
         lines["archs"] = ", ".join(plan.archs)
     if plan.head_dims:
         lines["head dims"] = ", ".join(str(head_dim) for head_dim in plan.head_dims)
-    if plan.ck_preset:
-        selections = select(plan.archs, plan.head_dims, plan.ck_preset)
+    if plan.preset:
+        select = csrc_ck.generate.select if plan.target == "rocm" else csrc_cuda.generate.select
+        selections = select(plan.archs, plan.head_dims, plan.preset)
         minutes = sum(selection.seconds for selection in selections) / 60
-        lines["kernels"] = f"{len(selections)} of preset {plan.ck_preset}, about {minutes:.0f} minutes of one core"
+        lines["kernels"] = f"{len(selections)} of preset {plan.preset}, about {minutes:.0f} minutes of one core"
     if plan.jobs is not None:
         lines["jobs"] = str(plan.jobs)
     text = [f"  {name + ':':<10} {value}" for name, value in lines.items()]

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from .errors import BuildError
+from .instances import PRESETS, Preset
 
 BuildTarget = Literal["auto", "cuda", "rocm"]
-CkPreset = Literal["minimal", "default", "full"]
 
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
@@ -49,7 +49,7 @@ def _parse_target(text: str) -> str:
 
 def _parse_preset(text: str) -> str:
     word = text.lower()
-    if word not in get_args(CkPreset):
+    if word not in PRESETS:
         raise ValueError
     return word
 
@@ -102,6 +102,11 @@ def _parse_folder(text: str) -> Path:
 def _switch(name: str, field: str, doc: str) -> Variable:
     accepts = f"{'/'.join(TRUE_WORDS)} or {'/'.join(FALSE_WORDS)}"
     return Variable(name, field, "bool", "false", doc, accepts, _parse_bool)
+
+
+def _preset(name: str, field: str, kernels: str) -> Variable:
+    doc = f"How many {kernels} kernels to build: minimal is for trying it, full has every combination of features."
+    return Variable(name, field, "word", "default", doc, "minimal, default or full", _parse_preset)
 
 
 def _folder(name: str, field: str, default: str, doc: str, alias: str | None = None) -> Variable:
@@ -160,19 +165,12 @@ VARIABLES: tuple[Variable, ...] = (
         field="head_dims",
         type="list",
         default="32,64,128,256",
-        doc="Head dimensions the CK kernels are built for.",
+        doc="Head dimensions that native kernels are built for.",
         accepts="head dimensions from 1 to 512 separated by ',' such as 64,128",
         parse=_parse_head_dims,
     ),
-    Variable(
-        name="FLASH_ATTENTION_CK_PRESET",
-        field="ck_preset",
-        type="word",
-        default="default",
-        doc="How many CK kernels to build: minimal is for trying it, full has every combination of features.",
-        accepts="minimal, default or full",
-        parse=_parse_preset,
-    ),
+    _preset("FLASH_ATTENTION_CK_PRESET", "ck_preset", "CK"),
+    _preset("FLASH_ATTENTION_CUDA_PRESET", "cuda_preset", "CUDA"),
     _count("MAX_JOBS", "max_jobs", "by cores and memory", "Compilations at a time."),
     _count(
         "NVCC_THREADS",
@@ -222,7 +220,8 @@ class Settings:
     gpu_archs: tuple[str, ...] = ()
     cuda_archs: tuple[str, ...] = ()
     head_dims: tuple[int, ...] = (32, 64, 128, 256)
-    ck_preset: CkPreset = "default"
+    ck_preset: Preset = "default"
+    cuda_preset: Preset = "default"
     max_jobs: int | None = None
     nvcc_threads: int = 1
     cuda_home: Path | None = None
@@ -233,16 +232,19 @@ class Settings:
     search_path: str = os.defpath
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> "Settings":
+    def from_environment(
+        cls, env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None
+    ) -> "Settings":
         """Read the build variables; one that is unset or blank has its default.
 
         Args:
             env: the environment; ``os.environ`` by default.
+            overrides: values in place of the environment's.
 
         Raises:
             BuildError: a value does not parse; the message names the variable, what came, what is accepted.
         """
-        env = os.environ if env is None else env
+        env = {**(os.environ if env is None else env), **(overrides or {})}
         values: dict[str, Any] = {"search_path": env.get("PATH", os.defpath)}
         for variable in VARIABLES:
             name, text = _lookup(env, variable)

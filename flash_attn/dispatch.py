@@ -23,6 +23,8 @@ _BACKENDS = {
     "cpu": "CpuBackend",
     "reference": "ReferenceBackend",
 }
+# Of the architectures that a vendor's own backend can be simulated as.
+_PREFIXES = {"ck": "gfx", "cuda": "sm_"}
 _selected: dict[tuple[AttentionSpec, torch.device, str], Backend] = {}
 _MAX_SELECTED = 4096
 
@@ -66,7 +68,7 @@ def requested() -> str:
 
 @cache
 def simulated_target() -> str | None:
-    """Architecture that the triton and ck backends are simulated as; the environment is asked once."""
+    """Architecture that backends are simulated as; the environment is asked once."""
     return environment.simulated_target()
 
 
@@ -75,8 +77,9 @@ def backend(name: str) -> Backend:
     """The backend called ``name``; its module is imported on first use."""
     kind = getattr(importlib.import_module(f"flash_attn.backends.{name}"), _BACKENDS[name])
     options: tuple[object, ...] = ()
-    if name == "ck":
-        options = (simulated_target(),)
+    if name in _PREFIXES:
+        target = simulated_target()
+        options = (target if target and target.startswith(_PREFIXES[name]) else None,)
     elif name == "triton":
         options = (simulated_target(), environment.triton_forward_config(), environment.triton_autotune())
     instance: Backend = kind(*options)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
-SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
+SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201", "sm_80", "sm_90")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -43,7 +43,8 @@ SIMULATE = Variable(
     "FLASH_ATTENTION_SIMULATE",
     " | ".join(SIMULATED_TARGETS),
     "none",
-    "Run the triton and ck backends on CPU tensors as machine code of this architecture, in amdgpu_sim; auto then "
+    "Run the triton backend, and ck or cuda, on CPU tensors as code of this architecture: AMD machine code in "
+    "amdgpu_sim, PTX for NVIDIA in ptx_sim; auto then "
     "means triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
 )
 TRITON_AMD_AUTOTUNE = Variable(
@@ -102,7 +103,7 @@ def check_device_values() -> bool:
 
 
 def simulated_target() -> str | None:
-    """Architecture that the triton and ck backends are simulated as, or ``None``."""
+    """Architecture that backends are simulated as, or ``None``."""
     value = os.environ.get(SIMULATE.name, "")
     name = value.strip().lower()
     if name and name not in SIMULATED_TARGETS:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_dropout, ck_library, ck_split
-from flash_attn.backends.ck import CKBackend
-from flash_attn.backends.ck_tensors import aligned
+from flash_attn.backends import ck_dropout, native_split
+from flash_attn.backends.ck import CKBackend, library
+from flash_attn.backends.native_tensors import aligned
 from flash_attn.testing import AttentionCase, make_attention
 
 CASE = AttentionCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16, backward=False)
@@ -21,9 +21,10 @@ def reasons(case: AttentionCase, **changes: object) -> list[str]:
     return CKBackend().unsupported_reasons(spec, torch.device("cuda"))
 
 
-@pytest.fixture
-def without_cache() -> None:
-    ck_library.loading_reasons.cache_clear()
+def machine_reasons(path: Path) -> list[str]:
+    backend = CKBackend()
+    backend.library = replace(library(), path=path)
+    return backend.machine_reasons(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
@@ -77,22 +78,16 @@ def test_pytorch_without_rocm_is_no_rocm_device(monkeypatch: pytest.MonkeyPatch)
     assert CKBackend().machine_reasons(torch.device("cuda")) == ["no ROCm device: this PyTorch is not built for ROCm"]
 
 
-@pytest.mark.usefixtures("without_cache")
 def test_a_package_without_kernels_says_where_the_reason_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ck_library, "LIBRARY", tmp_path / "_ck.so")
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert "python -m flash_attn info says why" in CKBackend().machine_reasons(torch.device("cuda"))[0]
-    ck_library.loading_reasons.cache_clear()
+    assert "python -m flash_attn info says why" in machine_reasons(tmp_path / "_ck.so")[0]
 
 
-@pytest.mark.usefixtures("without_cache")
 def test_a_library_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "_ck.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr(ck_library, "LIBRARY", broken)
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert CKBackend().machine_reasons(torch.device("cuda"))[0].startswith("CK kernels do not load (")
-    ck_library.loading_reasons.cache_clear()
+    assert machine_reasons(broken)[0].startswith("CK kernels do not load (")
 
 
 def test_only_rows_that_no_load_can_begin_at_are_copied() -> None:
@@ -118,7 +113,7 @@ def test_merged_splits_are_the_softmax_over_all_keys() -> None:
             for part, value in zip(parts, values.split(4, 1), strict=True)
         ]
     )
-    merged = ck_split.merge(out, lse, torch.float32)
+    merged = native_split.merge(out, lse, torch.float32)
     exact = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1).nan_to_num(), values)
     torch.testing.assert_close(merged.out, exact)
     torch.testing.assert_close(merged.softmax_lse, scores.logsumexp(-1))

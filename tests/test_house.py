@@ -38,8 +38,11 @@ def test_backends_know_nothing_above_them(path: Path) -> None:
     assert not {imported for imported in _imports(path) if imported.startswith(above)}
 
 
-def test_one_file_knows_the_simulator() -> None:
-    knowing = {path.name for path in _sources("flash_attn") if any("amdgpu_sim" in name for name in _imports(path))}
+def test_one_file_knows_the_simulators() -> None:
+    simulators = ("amdgpu_sim", "ptx_sim")
+    knowing = {
+        path.name for path in _sources("flash_attn") if any(name.startswith(simulators) for name in _imports(path))
+    }
     assert knowing == {"simulation.py"}
 
 
@@ -62,8 +65,8 @@ def test_one_file_reads_the_environment(folder: str, reader: str) -> None:
     assert reading == {reader}
 
 
-@pytest.mark.parametrize("path", _sources("amdgpu_sim"), ids=lambda path: path.stem)
-def test_the_simulator_knows_nothing_of_flash_attn(path: Path) -> None:
+@pytest.mark.parametrize("path", [*_sources("amdgpu_sim"), *_sources("ptx_sim")], ids=lambda path: path.stem)
+def test_the_simulators_know_nothing_of_flash_attn(path: Path) -> None:
     assert not {name for name in _imports(path) if name.split(".")[0] in ("flash_attn", "build_tools", "tests")}
 
 
@@ -73,6 +76,6 @@ def test_build_tools_need_neither_torch_nor_the_package(path: Path) -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    folders = ("amdgpu_sim", "flash_attn", "triton_amd", "build_tools", "benchmarks", "tests")
+    folders = ("amdgpu_sim", "ptx_sim", "flash_attn", "triton_amd", "build_tools", "benchmarks", "tests")
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for name in folders for path in _sources(name)}
     assert not {path.name: lines for path, lines in lengths.items() if lines > MAX_LINES}

@@ -218,32 +218,3 @@ class Backend(ABC):
     @abstractmethod
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
-
-
-class NotBuiltBackend(Backend):
-    """A backend without kernels in this version, on any machine; ``reason`` says so."""
-
-    reason: str
-
-    def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """The one reason against every request."""
-        return [self.reason]
-
-    def forward(self, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
-        """Refuse."""
-        raise RuntimeError(self.reason)
-
-    def backward(
-        self,
-        spec: AttentionSpec,
-        inputs: AttentionInputs,
-        result: ForwardResult,
-        dout: Tensor,
-        dlse: Tensor | None,
-    ) -> Gradients:
-        """Refuse."""
-        raise RuntimeError(self.reason)
-
-    def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
-        """Refuse."""
-        raise RuntimeError(self.reason)

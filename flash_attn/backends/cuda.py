@@ -1,12 +1,47 @@
-"""The cuda backend: CUTLASS kernels. This version has none, and the backend says so."""
+"""The cuda backend: this project's CUTLASS kernels on NVIDIA GPUs, compiled when the package is built."""
 
 from __future__ import annotations
 
-from flash_attn.backends.base import NotBuiltBackend
+from collections.abc import Mapping
+
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.native import NativeBackend
+from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
 
-class CUDABackend(NotBuiltBackend):
-    """Adapter that answers every request with the reason why it cannot be met."""
+def library(simulated: str | None = None) -> NativeLibrary:
+    """The library of CUDA kernels."""
+    return NativeLibrary(
+        backend="cuda",
+        kernels="CUDA",
+        platform="CUDA",
+        torch_version="cuda",
+        runtime="libcudart",
+        settings="FLASH_ATTN_CUDA_ARCHS, OPT_DIM and FLASH_ATTENTION_CUDA_PRESET",
+        path=PACKAGE / "_cuda.so",
+        tiled_pages=False,
+        simulated=simulated,
+    )
+
+
+class CUDABackend(NativeBackend):
+    """Attention in CUTLASS: FlashAttention-2 class kernels from Ampere on, and Hopper's own.
+
+    Args:
+        simulated: architecture to simulate on CPU tensors (see :mod:`flash_attn.backends.simulation`); ``None``
+            for none.
+    """
 
     name = "cuda"
-    reason = "this version of flash_attn has no CUTLASS kernels"
+
+    def __init__(self, simulated: str | None = None) -> None:
+        super().__init__(library(simulated))
+
+    def own_checks(self, spec: AttentionSpec) -> Mapping[str, bool]:
+        """Reasons of the CUDA kernels against a spec, and whether each holds."""
+        features = (spec.softcap > 0, spec.has_alibi, spec.dropout_p > 0, spec.needs_backward and spec.deterministic)
+        return {
+            "more than one of softcap, ALiBi, dropout and deterministic": sum(features) > 1,
+            "no dropout over pages and cache_batch_idx": spec.dropout_p > 0
+            and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),
+        }

@@ -1,4 +1,7 @@
-"""The simulate switch: kernels run as AMD machine code on CPU tensors. Nothing else here knows amdgpu_sim."""
+"""The simulate switch: kernels run on CPU tensors, as AMD machine code in amdgpu_sim or as NVIDIA's PTX in ptx_sim.
+
+Nothing else here knows the simulators.
+"""
 
 from __future__ import annotations
 
@@ -15,45 +18,53 @@ _one_launch = threading.Lock()
 _logger = logging.getLogger("flash_attn")
 
 
-def reasons() -> list[str]:
-    """Why nothing can be simulated here; empty when it can."""
+def reasons(target: str) -> list[str]:
+    """Why ``target`` cannot be simulated here; empty when it can."""
     try:
-        import amdgpu_sim  # noqa: F401
+        _simulator(target)
     except ImportError as error:
         return [
-            f"FLASH_ATTENTION_SIMULATE needs amdgpu_sim, which is not part of the package: run Python in the folder of "
-            f"a checkout ({error})"
+            f"FLASH_ATTENTION_SIMULATE needs amdgpu_sim and ptx_sim, which are not part of the package: run Python in "
+            f"the folder of a checkout ({error})"
         ]
     return []
 
 
+def _simulator(target: str) -> Any:
+    if target.startswith("gfx"):
+        import amdgpu_sim
+
+        return amdgpu_sim
+    import ptx_sim
+
+    return ptx_sim
+
+
 def simulated_device(target: str) -> AbstractContextManager[object]:
     """Within it Triton compiles for ``target`` and launches on the simulator. One thread at a time may hold it."""
-    import amdgpu_sim
-
     _say_once(target)
-    return amdgpu_sim.triton_device(target)
+    device: AbstractContextManager[object] = _simulator(target).triton_device(target)
+    return device
 
 
 @cache
-def hip_device(target: str) -> Any:
-    """The simulated ``target`` as this process's HIP device; make it before anything loads the HIP runtime."""
-    import amdgpu_sim
-
+def native_device(target: str) -> Any:
+    """The simulated ``target`` as this process's HIP or CUDA device; make it before anything loads that runtime."""
     _say_once(target)
-    return amdgpu_sim.hip_device(target)
+    simulator = _simulator(target)
+    return simulator.hip_device(target) if target.startswith("gfx") else simulator.cuda_device(target)
 
 
 @contextmanager
 def launching(target: str | None, tensors: Iterable[Tensor | None]) -> Iterator[None]:
-    """Within it HIP kernels run: on the simulator they may touch these tensors, and what they do wrong is raised.
+    """Within it compiled kernels run: on the simulator they may touch these tensors, and what they do wrong is raised.
 
     ``target`` None means a real device.
     """
     if target is None:
         yield
         return
-    device = hip_device(target)
+    device = native_device(target)
     with _one_launch, device.allow(*(tensor for tensor in tensors if tensor is not None)):
         try:
             yield
@@ -63,6 +74,4 @@ def launching(target: str | None, tensors: Iterable[Tensor | None]) -> Iterator[
 
 @cache
 def _say_once(target: str) -> None:
-    _logger.warning(
-        "FLASH_ATTENTION_SIMULATE=%s: attention runs as simulated machine code, slowly, and not on AMD hardware", target
-    )
+    _logger.warning("FLASH_ATTENTION_SIMULATE=%s: attention runs in a simulator, slowly, and not on a GPU", target)

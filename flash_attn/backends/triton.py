@@ -91,7 +91,7 @@ class TritonBackend(Backend):
                 return ["TRITON_INTERPRET and FLASH_ATTENTION_SIMULATE are both set; accepted is one of them"]
             if device.type != "cpu":
                 return [f"FLASH_ATTENTION_SIMULATE is for CPU tensors, not for {device.type}"]
-            return simulation.reasons()
+            return simulation.reasons(self._simulated)
         if device.type == "cpu":
             switches = "FLASH_ATTENTION_SIMULATE or TRITON_INTERPRET=1"
             return [] if triton_runtime.interpreting() else [f"runs on CPU tensors only under {switches}"]

@@ -1,6 +1,8 @@
-"""A machine made of shell scripts and text files, for detection to look at."""
+"""A machine made of shell scripts and text files, for detection to look at and builds to run."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +11,23 @@ from build_tools.settings import Settings
 
 NVCC_VERSION = "Cuda compilation tools, release {short}, V{version}"
 HIPCC_VERSION = "HIP version: {version}-abc\nAMD clang version 20.0.0git (https://example.invalid)"
+
+
+# A compiler that answers --version and otherwise writes what it was asked for, noting that it ran.
+COMPILER = """
+case "$1" in --version) echo "{version}"; exit 0;; esac
+echo "$0 $*" >> "{log}"
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -o) out=$2; shift;;
+        -MF) dep=$2; shift;;
+        -c) source=$2; shift;;
+    esac
+    shift
+done
+echo "compiled" > "$out"
+[ -z "$dep" ] || echo "$out: $source {header}" > "$dep"
+"""
 
 
 def program(path: Path, body: str) -> Path:
@@ -22,6 +41,34 @@ def program(path: Path, body: str) -> Path:
 def says(text: str) -> str:
     """Return a script body that prints a text using the shell alone."""
     return "\n".join(f"echo '{line}'" for line in text.splitlines())
+
+
+def compilers_that_note(machine: "FakeMachine", versions: Mapping[Path, str], folder: Path) -> None:
+    """Put compilers into the machine that note in ``folder`` what they ran, with the real ninja and a few tools."""
+    header = folder / "header.h"  # a depfile escapes spaces, which the script does not
+    header.touch()
+    for path, version in versions.items():
+        program(path, COMPILER.format(version=version, log=folder / "log", header=header))
+    ninja = shutil.which("ninja")
+    assert ninja, "the tests need ninja on PATH"
+    program(machine.bin / "ninja", f'exec "{ninja}" "$@"')
+    for tool in ("env", "sh", "cat", "echo"):
+        found = shutil.which(tool)
+        assert found
+        (machine.bin / tool).symlink_to(found)
+
+
+def compilations(folder: Path) -> list[str]:
+    """Return the commands of the compilers that made a file since the last call of :func:`compiled`."""
+    log = folder / "log"
+    return [line for line in log.read_text().splitlines() if " -o " in line] if log.exists() else []
+
+
+def compiled(folder: Path) -> list[str]:
+    """Return the outputs of the compilers since the last time."""
+    lines = compilations(folder)
+    (folder / "log").unlink(missing_ok=True)
+    return sorted(Path(line.split(" -o ")[1].split()[0]).name for line in lines)
 
 
 @dataclass

@@ -10,45 +10,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_machine import FakeMachine, program
+from fake_machine import FakeMachine, compiled, compilers_that_note
 
-from build_tools.ck_build import ROOT, CkBuild, build_ck
+from build_tools.ck_build import CkBuild
 from build_tools.detect import Detection
 from build_tools.errors import BuildError
-
-# A compiler that answers --version and otherwise writes what it was asked for, noting that it ran.
-COMPILER = """
-case "$1" in --version) echo "{version}"; exit 0;; esac
-echo "$0 $*" >> "{log}"
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -o) out=$2; shift;;
-        -MF) dep=$2; shift;;
-        -c) source=$2; shift;;
-    esac
-    shift
-done
-echo "compiled" > "$out"
-[ -z "$dep" ] || echo "$out: $source {header}" > "$dep"
-"""
+from build_tools.native_build import ROOT, compile_extension
 
 
 @pytest.fixture
 def rocm(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
     """A machine whose compilers run, with the real ninja and the real hipify."""
     machine.rocm_complete()
-    header = tmp_path / "header.h"  # a depfile escapes spaces, which this script does not
-    header.touch()
-    log = tmp_path / "log"
-    for path, version in ((machine.rocm_path / "bin/hipcc", "HIP version: 7.0.5"), (machine.bin / "g++", "g++ 12.2.0")):
-        program(path, COMPILER.format(version=version, log=log, header=header))
-    ninja = shutil.which("ninja")
-    assert ninja, "the tests need ninja on PATH"
-    program(machine.bin / "ninja", f'exec "{ninja}" "$@"')
-    for tool in ("env", "sh", "cat", "echo"):
-        found = shutil.which(tool)
-        assert found
-        (machine.bin / tool).symlink_to(found)
+    compilers_that_note(
+        machine, {machine.rocm_path / "bin/hipcc": "HIP version: 7.0.5", machine.bin / "g++": "g++ 12.2.0"}, tmp_path
+    )
     torch = importlib.util.find_spec("torch")
     assert torch
     assert torch.origin
@@ -61,30 +37,22 @@ def build(rocm: FakeMachine, tmp_path: Path, only: str = "*") -> tuple[CkBuild, 
     return CkBuild(("gfx942",), (128,), "minimal", tmp_path / "build", output, 2, (only,)), rocm.detect()
 
 
-def compiled(tmp_path: Path) -> list[str]:
-    """Return the outputs of the compilers since the last time."""
-    log = tmp_path / "log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
-    return sorted(Path(line.split(" -o ")[1].split()[0]).name for line in lines)
-
-
 def test_it_compiles_the_instances_and_the_binding_once(rocm: FakeMachine, tmp_path: Path) -> None:
     plan, detection = build(rocm, tmp_path, "*_bf16_*")
-    selections = build_ck(plan, detection)
+    selections = compile_extension(plan, detection)
     assert len(selections) == 6
     kernels = [f"{selection.instance.name}.o" for selection in selections]
     host = ["api.o", "device_hip.o", "dispatch.o", "dispatch_table.o"]
     assert compiled(tmp_path) == sorted([*kernels, *host, "_ck.so"])
     assert plan.output.is_file()
     started = time.monotonic()
-    build_ck(plan, detection)
+    compile_extension(plan, detection)
     assert time.monotonic() - started < 5
     assert compiled(tmp_path) == []
 
 
 def test_the_device_file_is_hipified(rocm: FakeMachine, tmp_path: Path) -> None:
-    build_ck(*build(rocm, tmp_path, "split_*_fp16_*"))
+    compile_extension(*build(rocm, tmp_path, "split_*_fp16_*"))
     translated = (tmp_path / "build/generated/device_hip.cpp").read_text()
     assert "hipGetDeviceProperties" in translated
     assert "cuda" not in translated
@@ -92,22 +60,22 @@ def test_the_device_file_is_hipified(rocm: FakeMachine, tmp_path: Path) -> None:
 
 def test_a_changed_header_compiles_again(rocm: FakeMachine, tmp_path: Path) -> None:
     plan, detection = build(rocm, tmp_path, "split_*_fp16_*")
-    build_ck(plan, detection)
+    compile_extension(plan, detection)
     everything = compiled(tmp_path)
     (tmp_path / "header.h").write_text("new")
-    build_ck(plan, detection)
+    compile_extension(plan, detection)
     assert compiled(tmp_path) == everything
 
 
 def test_another_selection_compiles_what_is_new(rocm: FakeMachine, tmp_path: Path) -> None:
-    build_ck(*build(rocm, tmp_path, "split_*_fp16_*_dense_*"))
+    compile_extension(*build(rocm, tmp_path, "split_*_fp16_*_dense_*"))
     compiled(tmp_path)
-    build_ck(*build(rocm, tmp_path, "split_*_fp16_*"))
+    compile_extension(*build(rocm, tmp_path, "split_*_fp16_*"))
     assert compiled(tmp_path) == ["_ck.so", "dispatch_table.o", "split_gfx9_fp16_d128_paged_masked.o"]
 
 
 def test_the_commands_have_the_architecture_and_the_stable_abi(rocm: FakeMachine, tmp_path: Path) -> None:
-    build_ck(*build(rocm, tmp_path, "split_*_fp16_*_dense_*"))
+    compile_extension(*build(rocm, tmp_path, "split_*_fp16_*_dense_*"))
     kernel, binding = "", ""
     for line in (tmp_path / "log").read_text().splitlines():
         kernel = line if "hipcc" in line else kernel
@@ -120,7 +88,7 @@ def test_the_commands_have_the_architecture_and_the_stable_abi(rocm: FakeMachine
 
 def test_nothing_to_build_is_an_error(rocm: FakeMachine, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="has no CK kernels named nothing for GPU_ARCHS=gfx942 and OPT_DIM=128"):
-        build_ck(*build(rocm, tmp_path, "nothing"))
+        compile_extension(*build(rocm, tmp_path, "nothing"))
 
 
 @pytest.mark.packaging
@@ -130,7 +98,7 @@ def test_pip_takes_the_ck_route_on_a_rocm_machine(rocm: FakeMachine, tmp_path: P
     source.mkdir()
     for name in ("LICENSE", "MANIFEST.in", "README.md", "flash_attn_2_cuda.py", "pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, source / name)
-    for name in ("build_tools", "csrc_ck", "csrc_common", "flash_attn", "triton_amd"):
+    for name in ("build_tools", "csrc_ck", "csrc_common", "csrc_cuda", "flash_attn", "triton_amd"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_ck.so"))
     if not with_headers:
         (rocm.rocm_path / "include/ck_tile/ops/fmha.hpp").unlink()

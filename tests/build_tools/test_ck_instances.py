@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from build_tools.instances import PRESETS, dispatch_table, write
 from csrc_ck.families import FAMILIES, ForwardTile, family_of
-from csrc_ck.generate import dispatch_table, main, select, write
-from csrc_ck.instances import PRESETS, ForwardInstance
+from csrc_ck.generate import main, select
+from csrc_ck.instances import LANGUAGE, ForwardInstance
 
 ARCHS = [arch for family in FAMILIES for arch in family.archs]
 DIMS = (32, 64, 128, 256)
@@ -89,19 +90,19 @@ def test_an_exact_kernel_comes_before_the_padded_one() -> None:
 
 def test_the_table_lists_what_the_library_tells() -> None:
     selections = select(["gfx942:xnack-", "gfx1201"], (64, 128), "default")
-    table = dispatch_table(selections)
+    table = dispatch_table(selections, "ck")
     described = json.loads("".join(json.loads(line) for line in re.findall(r'^    (".*")$', table, re.MULTILINE)))
     assert [row["name"] for row in described] == [selection.instance.name for selection in selections]
     assert {arch for row in described for arch in row["archs"]} == {"gfx942", "gfx1201"}
     for row in described:
         assert f'{{"{row["name"]}", "{" ".join(row["archs"])}", {{DataType::' in table
-        assert f"&launch_{row['name']}}}" in table
+        assert f"&ck::launch_{row['name']}}}" in table
     assert table.count("    {}};") == 3
 
 
 def test_a_row_has_the_features_of_its_instance() -> None:
     (selection,) = select(["gfx942"], (128,), "default", ("forward_*_fp16_d128_varlen_masked_softcap",))
-    row = next(line for line in dispatch_table([selection]).splitlines() if line.startswith('    {"forward'))
+    row = next(line for line in dispatch_table([selection], "ck").splitlines() if line.startswith('    {"forward'))
     # varlen, paged, masked, softcap, alibi, dropout, deterministic
     assert "{DataType::kFloat16, 128, 128, true, false, true, true, false, false, false}, false, 64," in row
 
@@ -120,11 +121,11 @@ def test_a_source_instantiates_its_tile() -> None:
 
 
 def test_writing_again_touches_nothing_and_removes_what_is_stale(tmp_path: Path) -> None:
-    first = write(select(["gfx942"], (64, 128), "minimal"), tmp_path)
+    first = write(select(["gfx942"], (64, 128), "minimal"), tmp_path, LANGUAGE)
     times = {path: path.stat().st_mtime_ns for path in first}
-    assert write(select(["gfx942"], (64, 128), "minimal"), tmp_path) == first
+    assert write(select(["gfx942"], (64, 128), "minimal"), tmp_path, LANGUAGE) == first
     assert {path: path.stat().st_mtime_ns for path in first} == times
-    second = write(select(["gfx942"], (128,), "minimal"), tmp_path)
+    second = write(select(["gfx942"], (128,), "minimal"), tmp_path, LANGUAGE)
     assert sorted(tmp_path.iterdir()) == sorted(second)
 
 

@@ -49,7 +49,7 @@ def test_rocm(machine: FakeMachine) -> None:
 def test_cuda(machine: FakeMachine) -> None:
     machine.cuda_complete()
     chosen = plan(machine)
-    assert (chosen.target, chosen.archs, chosen.head_dims) == ("cuda", ("80", "90", "100", "120"), ())
+    assert (chosen.target, chosen.archs, chosen.head_dims) == ("cuda", ("80", "90", "100", "120"), (32, 64, 128, 256))
 
 
 @pytest.mark.parametrize(("version", "hip"), [("2.11.0+rocm7.0", "7.0.51831"), ("2.11.0+cu130", None)])
@@ -191,10 +191,24 @@ def test_ck_headers_of_the_wheel_are_found(machine: FakeMachine) -> None:
 
 def test_ck_preset(machine: FakeMachine) -> None:
     machine.rocm_complete()
-    assert plan(machine).ck_preset == "default"
-    assert plan(machine, FLASH_ATTENTION_CK_PRESET="Minimal").ck_preset == "minimal"
+    assert plan(machine).preset == "default"
+    assert plan(machine, FLASH_ATTENTION_CK_PRESET="Minimal").preset == "minimal"
     with pytest.raises(BuildError, match="FLASH_ATTENTION_CK_PRESET='some' is not understood: expected minimal"):
         plan(machine, FLASH_ATTENTION_CK_PRESET="some")
+
+
+def test_cuda_preset(machine: FakeMachine) -> None:
+    machine.cuda_complete()
+    assert plan(machine).preset == "default"
+    assert plan(machine, FLASH_ATTENTION_CUDA_PRESET="full").preset == "full"
+    assert plan(machine, FLASH_ATTENTION_CK_PRESET="full").preset == "default"
+
+
+def test_cuda_without_cutlass_tells_how_to_get_it(machine: FakeMachine) -> None:
+    machine.cuda_complete()
+    (machine.site / "cutlass_library/source/include/cute/tensor.hpp").unlink()
+    with pytest.raises(BuildError, match=r"pip install --no-deps nvidia-cutlass==4\.2\.0\.0, or set CUTLASS_DIR"):
+        plan(machine, BUILD_TARGET="cuda")
 
 
 def test_versions_that_do_not_fit(machine: FakeMachine) -> None:
@@ -264,11 +278,11 @@ def test_switches_that_exclude_each_other(machine: FakeMachine, env: dict[str, s
 @pytest.mark.parametrize(
     ("gib", "env", "jobs"),
     [
-        (32, {}, 4),  # 32 / 6.5
+        (32, {}, 9),  # 32 / 3.5
         (200, {}, 16),  # all cores
         (3, {}, 1),
-        (32, {"NVCC_THREADS": "2"}, 2),
-        (32, {"NVCC_THREADS": "8", "FLASH_ATTN_CUDA_ARCHS": "90a"}, 4),  # one architecture takes one thread
+        (32, {"NVCC_THREADS": "2"}, 4),
+        (32, {"NVCC_THREADS": "8", "FLASH_ATTN_CUDA_ARCHS": "90a"}, 9),  # one architecture takes one thread
         (32, {"MAX_JOBS": "3"}, 3),
     ],
 )
@@ -296,7 +310,7 @@ def test_too_many_max_jobs_are_obeyed_with_a_warning(machine: FakeMachine) -> No
     machine.memory(8)
     chosen = plan(machine, MAX_JOBS="8")
     assert chosen.jobs == 8
-    assert chosen.warnings == ("MAX_JOBS=8 may run out of memory: a job takes up to 6.5 GiB, free memory is 8 GiB",)
+    assert chosen.warnings == ("MAX_JOBS=8 may run out of memory: a job takes up to 3.5 GiB, free memory is 8 GiB",)
 
 
 def test_settings_without_effect_are_warned_about(machine: FakeMachine) -> None:

@@ -1,20 +1,12 @@
-"""Cases, and what runs them on CK kernels as simulated machine code: ``python ck_cases.py ARCH LIBRARY CASE...``.
+"""Cases for CK kernels as simulated machine code: ``python ck_cases.py ARCH LIBRARY CASE...`` runs them."""
 
-A process of its own for each architecture, since a process simulates one. Prints a JSON object: for each case its
-results, with error and allowed error.
-"""
-
-import json
-import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from flash_attn import dispatch
-from flash_attn.backends import ck_library
-from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, compare_decode
+from flash_attn.testing import AttentionCase, DecodeCase
+from tests.native_cases import main
 
 _FORWARD = AttentionCase(
     seqlens_q=(70, 70),
@@ -71,20 +63,5 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
 }
 
 
-def main(arch: str, library: Path, names: list[str]) -> None:
-    """Run the cases of those names."""
-    os.environ["FLASH_ATTENTION_SIMULATE"] = arch
-    # what torch.empty returns is NaN then: a result that no kernel writes shows
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    ck_library.LIBRARY = library
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    with dispatch.use_backend("ck"):
-        for name in names:
-            case = CASES[name]
-            results = compare_attention(case) if isinstance(case, AttentionCase) else compare_decode(case)
-            found[name] = {result.name: (float(result.error), float(result.allowed)) for result in results}
-    print(json.dumps(found))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main("ck", CASES, sys.argv[1:])

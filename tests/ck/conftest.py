@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.ck_build import ROOT, CkBuild, build_ck
+from build_tools.ck_build import CkBuild
 from build_tools.detect import detect
+from build_tools.native_build import ROOT, compile_extension
 from build_tools.plan import GIB_PER_JOB, bounded_jobs
 from build_tools.settings import Settings
 
@@ -28,7 +29,7 @@ def build_library() -> BuildLibrary:
 
     def build(arch: str, only: tuple[str, ...]) -> Path:
         where = ROOT / "build" / "ck-tests" / arch
-        build_ck(CkBuild((arch,), (128,), "default", where, where / "_ck.so", jobs, only), detection)
+        compile_extension(CkBuild((arch,), (128,), "default", where, where / "_ck.so", jobs, only), detection)
         return where / "_ck.so"
 
     return build

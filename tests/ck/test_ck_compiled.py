@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ck_cases import KERNELS
 
-from build_tools.ck_build import ROOT
 from build_tools.detect import detect
 from build_tools.kernel_report import code_objects, count_instructions, find_objdump, read_remarks
+from build_tools.native_build import ROOT
 from build_tools.settings import Settings
 
 pytestmark = pytest.mark.hip

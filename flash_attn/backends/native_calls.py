@@ -1,4 +1,4 @@
-"""From a spec and its inputs to launches of the CK kernels, and what PyTorch computes around them."""
+"""From a spec and its inputs to launches of compiled kernels, and what PyTorch computes around them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_library, ck_split
+from flash_attn.backends import native_split
 from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
-from flash_attn.backends.ck_tensors import aligned, slopes
-from flash_attn.backends.simulation import launching
+from flash_attn.backends.native_library import NativeLibrary, architecture, block_size, explain_missing
+from flash_attn.backends.native_tensors import aligned, slopes
 
 
-def missing_kernels(spec: AttentionSpec, arch: str) -> list[str]:
+def missing_kernels(library: NativeLibrary, spec: AttentionSpec, arch: str) -> list[str]:
     """What was not built that ``spec`` needs; empty when all is there."""
     if _over_caches(spec):
-        block = ck_library.block_size("split", spec, arch)
+        block = block_size(library, "split", spec, arch)
         if block == 0:
-            return [ck_library.explain_missing("split", spec, arch)]
-        if spec.page_size % block != 0:
+            return [explain_missing(library, "split", spec, arch)]
+        if library.tiled_pages and spec.page_size % block != 0:
             return [
                 f"page_size {spec.page_size} is no multiple of {block}, the keys of a tile of the kernel that was built"
             ]
         return []
     varlen = spec.varlen_q or spec.has_seqused_k
     phases = ["forward"] + ["backward"] * spec.needs_backward
-    if not spec.varlen_q and _prefers_split(spec, arch):
+    if not spec.varlen_q and _prefers_split(library, spec, arch):
         return []
     return [
-        ck_library.explain_missing(phase, spec, arch, varlen)
+        explain_missing(library, phase, spec, arch, varlen)
         for phase in phases
-        if not ck_library.block_size(phase, spec, arch, varlen)
+        if not block_size(library, phase, spec, arch, varlen)
     ]
 
 
@@ -39,19 +39,19 @@ def _over_caches(spec: AttentionSpec) -> bool:
     return spec.kv_layout == "paged" or spec.has_cache_batch_idx
 
 
-def _prefers_split(spec: AttentionSpec, arch: str) -> bool:
+def _prefers_split(library: NativeLibrary, spec: AttentionSpec, arch: str) -> bool:
     """Whether sequences of used lengths in dense caches run split, as in decoding."""
-    return spec.has_seqused_k and not spec.needs_backward and ck_library.block_size("split", spec, arch) > 0
+    return spec.has_seqused_k and not spec.needs_backward and block_size(library, "split", spec, arch) > 0
 
 
-def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None) -> ForwardResult:
+def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
     """Attention of validated inputs."""
     if (not spec.varlen_q and spec.has_seqused_k) or _over_caches(spec):
-        arch = ck_library.architecture(inputs.q.device.index or 0)
-        if _over_caches(spec) or _prefers_split(spec, arch):
-            return ck_split.forward(spec, inputs, simulated, ck_library.block_size("split", spec, arch))
+        arch = architecture(library, inputs.q.device.index or 0)
+        if _over_caches(spec) or _prefers_split(library, spec, arch):
+            return native_split.forward(library, spec, inputs, block_size(library, "split", spec, arch))
         batch, seqlen_q, nheads_q, _ = inputs.q.shape
-        result = forward(spec._replace(varlen_q=True), _flattened(inputs), simulated)
+        result = forward(library, spec._replace(varlen_q=True), _flattened(inputs))
         softmax_lse = result.softmax_lse.view(nheads_q, batch, seqlen_q).transpose(0, 1).contiguous()
         return ForwardResult(result.out.view(batch, seqlen_q, nheads_q, -1), softmax_lse)
     q = inputs.q
@@ -61,18 +61,18 @@ def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None)
     if inputs.k.numel() == 0:
         return ForwardResult(out.zero_(), softmax_lse.fill_(-torch.inf))
     tensors = (aligned(q), aligned(inputs.k), aligned(inputs.v), out, softmax_lse, *_optional_tensors(spec, inputs))
-    with launching(simulated, tensors):
-        torch.ops.flash_attn_ck.forward(*tensors, *_numbers(spec, inputs))
+    with library.launching(tensors):
+        library.operators.forward(*tensors, *_numbers(spec, inputs))
     return ForwardResult(out, softmax_lse)
 
 
 def backward(
+    library: NativeLibrary,
     spec: AttentionSpec,
     inputs: AttentionInputs,
     result: ForwardResult,
     dout: Tensor,
     dlse: Tensor | None,
-    simulated: str | None,
 ) -> Gradients:
     """Gradients of q, k and v.
 
@@ -82,26 +82,26 @@ def backward(
     softmax_d = (dout.float() * result.out.float()).sum(-1).transpose(-1, -2)
     softmax_d = (softmax_d if dlse is None else softmax_d - dlse).contiguous()
     if spec.has_seqused_k and not spec.varlen_q:
-        dq, dk, dv = _dense_gradients(spec, inputs, result, dout, softmax_d, simulated)
+        dq, dk, dv = _dense_gradients(library, spec, inputs, result, dout, softmax_d)
     else:
-        dq, dk, dv = _gradients(spec, inputs, dout, result.softmax_lse, softmax_d, simulated)
+        dq, dk, dv = _gradients(library, spec, inputs, dout, result.softmax_lse, softmax_d)
     return Gradients(dq, dk, dv, softmax_d)
 
 
 def _gradients(
+    library: NativeLibrary,
     spec: AttentionSpec,
     inputs: AttentionInputs,
     dout: Tensor,
     softmax_lse: Tensor,
     softmax_d: Tensor,
-    simulated: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, dout = aligned(inputs.q), aligned(inputs.k), aligned(inputs.v), aligned(dout)
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     splits = 1
     if spec.deterministic:
-        block = ck_library.block_size("backward", spec, ck_library.architecture(q.device.index or 0), spec.varlen_q)
+        block = block_size(library, "backward", spec, architecture(library, q.device.index or 0), spec.varlen_q)
         splits = -(-inputs.max_seqlen_k // block)
     dq_accumulator = q.new_zeros(
         (splits, q.numel() // (spec.nheads_q * spec.head_dim), *q.shape[-2:]), dtype=torch.float32
@@ -111,24 +111,24 @@ def _gradients(
     dk, dv = (new((*x.shape[:-2], spec.nheads_q, x.shape[-1])) for x in (k, v))
     scaled_d = softmax_d * (1 - spec.dropout_p) if spec.dropout_p > 0 else softmax_d
     tensors = (q, k, v, dout, softmax_lse, scaled_d, dq_accumulator, dk, dv, *_optional_tensors(spec, inputs))
-    with launching(simulated, tensors):
-        torch.ops.flash_attn_ck.backward(*tensors, *_numbers(spec, inputs), spec.deterministic)
+    with library.launching(tensors):
+        library.operators.backward(*tensors, *_numbers(spec, inputs), spec.deterministic)
     dq = (dq_accumulator[0] if splits == 1 else dq_accumulator.sum(0)).to(q.dtype).view(q.shape)
     return dq, _sum_of_groups(dk, spec), _sum_of_groups(dv, spec)
 
 
 def _dense_gradients(
+    library: NativeLibrary,
     spec: AttentionSpec,
     inputs: AttentionInputs,
     result: ForwardResult,
     dout: Tensor,
     softmax_d: Tensor,
-    simulated: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a dense call with ``seqused_k``, which runs as a varlen one."""
     lse, flat_d = (x.transpose(0, 1).reshape(spec.nheads_q, -1) for x in (result.softmax_lse, softmax_d))
     flat_dout = dout.reshape(-1, *dout.shape[2:])
-    flat = _gradients(spec._replace(varlen_q=True), _flattened(inputs), flat_dout, lse, flat_d, simulated)
+    flat = _gradients(library, spec._replace(varlen_q=True), _flattened(inputs), flat_dout, lse, flat_d)
     dq, dk, dv = (grad.view(x.shape) for grad, x in zip(flat, (inputs.q, inputs.k, inputs.v), strict=True))
     return dq, dk, dv
 

@@ -8,7 +8,6 @@
 #include "kernels.h"
 
 namespace flash_attn {
-namespace ck {
 namespace {
 
 bool lists(const char* archs, const std::string& arch) {
@@ -53,39 +52,38 @@ void run(const Instance<Params>* table, const char* phase, const Params& params,
   const auto& arch = current_architecture();
   const auto* instance = find(table, arch, params);
   if (instance == nullptr) {
-    throw std::runtime_error("no CK " + std::string(phase) +
+    throw std::runtime_error("no kernel of the " + std::string(phase) +
                              " was built that serves this call on " + arch);
   }
-  instance->launch(params, static_cast<hipStream_t>(stream));
+  instance->launch(params, stream);
   check_launch(instance->name);
 }
 
 }  // namespace
-}  // namespace ck
 
-std::string instances() { return ck::kInstancesJson; }
+std::string instances() { return kInstancesJson; }
 
 int kernel_block(const std::string& phase, const std::string& arch, const Features& features) {
   const auto block = [&](const auto* table) {
-    const auto* instance = ck::find(table, arch, features);
+    const auto* instance = find(table, arch, features);
     return instance == nullptr ? 0 : instance->block;
   };
-  if (phase == "forward") return block(ck::kForwardInstances);
-  if (phase == "backward") return block(ck::kBackwardInstances);
-  if (phase == "split") return block(ck::kSplitInstances);
+  if (phase == "forward") return block(kForwardInstances);
+  if (phase == "backward") return block(kBackwardInstances);
+  if (phase == "split") return block(kSplitInstances);
   throw std::runtime_error("phase is " + phase + "; accepted are forward, backward, split");
 }
 
 void run_forward(const ForwardParams& params, void* stream) {
-  ck::run(ck::kForwardInstances, "forward", params, stream);
+  run(kForwardInstances, "forward", params, stream);
 }
 
 void run_backward(const BackwardParams& params, void* stream) {
-  ck::run(ck::kBackwardInstances, "backward", params, stream);
+  run(kBackwardInstances, "backward", params, stream);
 }
 
 void run_split(const SplitParams& params, void* stream) {
-  ck::run(ck::kSplitInstances, "split-key forward", params, stream);
+  run(kSplitInstances, "split-key forward", params, stream);
 }
 
 }  // namespace flash_attn

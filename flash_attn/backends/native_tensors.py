@@ -1,4 +1,4 @@
-"""Tensors as the CK kernels read them."""
+"""Tensors as compiled kernels read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention over caches and pages by the CK kernel that splits the keys, and the merge of its splits."""
+"""Attention over caches and pages by the compiled kernel that splits the keys, and the merge of its splits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs, ForwardResult
-from flash_attn.backends.ck_tensors import aligned, slopes
-from flash_attn.backends.simulation import launching
+from flash_attn.backends.native_library import NativeLibrary
+from flash_attn.backends.native_tensors import aligned, slopes
 
 _QUERIES = 64  # of a tile
 _MAX_SPLITS = 32
@@ -16,7 +16,7 @@ _BLOCKS_PER_SPLIT = 2  # fewer keys than that cost more to merge than they save
 _SIMULATED_PROCESSORS = 8
 
 
-def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None, block: int) -> ForwardResult:
+def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs, block: int) -> ForwardResult:
     """Attention of validated inputs; ``block`` is the keys of the kernel's tile.
 
     Lengths, page numbers and cache rows are clamped, so that nothing outside of the caches is read.
@@ -24,7 +24,7 @@ def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None,
     q, k = inputs.q, inputs.k
     batch, seqlen_q, nheads_q, _ = q.shape
     capacity = k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
-    splits = spec.num_splits or _splits(q, capacity, block, simulated)
+    splits = spec.num_splits or _splits(q, capacity, block, library.simulated)
     out = q.new_empty((splits, batch, seqlen_q, nheads_q, inputs.v.shape[-1]), dtype=torch.float32)
     softmax_lse = q.new_empty((splits, batch, nheads_q, seqlen_q), dtype=torch.float32)
     if capacity == 0 or k.numel() == 0:
@@ -37,8 +37,8 @@ def forward(spec: AttentionSpec, inputs: AttentionInputs, simulated: str | None,
         slopes(inputs),
     )
     numbers = (spec.softmax_scale, spec.softcap, spec.window_left, spec.window_right)
-    with launching(simulated, tensors):
-        torch.ops.flash_attn_ck.split(*tensors, *numbers)
+    with library.launching(tensors):
+        library.operators.split(*tensors, *numbers)
     return merge(out, softmax_lse, q.dtype)
 
 

@@ -1,0 +1,114 @@
+// The forward for Hopper: configuration of an instance, its kernel and launch.
+//
+// A block of threads stays on its multiprocessor and takes tiles of queries in turn. One warpgroup
+// is the producer, each of the others the consumer of 64 rows of the tile.
+#pragma once
+
+#include <cutlass/arch/reg_reconfig.h>
+
+#include "common/launch.h"
+#include "consumer.h"
+#include "producer.h"
+
+namespace flash_attn::cuda::sm90 {
+
+// A tile of kBlockM queries (64 for each of two or three consumers) and kBlockN keys; kStages
+// blocks of keys and as many of values are in shared memory.
+template <int kBlockM_, int kBlockN_, int kStages_>
+struct ForwardTile {
+  static constexpr int kBlockM = kBlockM_, kBlockN = kBlockN_, kStages = kStages_;
+  static_assert(kBlockM == 128 || kBlockM == 192);
+};
+
+struct ForwardFeatures {
+  bool varlen = false, masked = false, softcap = false, alibi = false;
+};
+
+struct ForwardArguments {
+  TensorMaps maps;
+  ForwardParams params;
+  TileOrder order;
+};
+
+template <class Element_, class Tile_, int kHeadDim_, ForwardFeatures kFeatures_>
+struct Forward {
+  using Element = Element_;
+  using Tile = Tile_;
+  static constexpr int kHeadDim = kHeadDim_;
+  static constexpr ForwardFeatures kFeatures = kFeatures_;
+  static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN;
+  static_assert(kHeadDim % kBoxColumns == 0 && kHeadDim <= 256);
+
+  static constexpr int kConsumers = kBlockM / kWarpgroupRows;
+  static constexpr int kThreads = (1 + kConsumers) * kWarpgroupThreads;
+  // registers of a thread; together those that launch_bounds gives
+  static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
+  static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
+
+  using Work = sm90::Work<Tile, kFeatures.varlen, kFeatures.masked>;
+  using Arguments = ForwardArguments;
+  using ScoreMma = sm90::ScoreMma<Element, kBlockM, kBlockN, kHeadDim>;
+  using OutMma = sm90::OutMma<Element, kBlockM, kBlockN, kHeadDim>;
+  using QueryLayout = RowsLayout<Element, kBlockM, kHeadDim, 1>;
+  using KeyLayout = RowsLayout<Element, kBlockN, kHeadDim, Tile::kStages>;
+  using ValueLayout = ColumnsLayout<Element, kBlockN, kHeadDim, Tile::kStages>;
+  using QueryRing = Ring<1>;
+  using KeyRing = Ring<Tile::kStages>;
+
+  struct Shared {
+    alignas(1024) Element q[kBlockM * kHeadDim];
+    alignas(1024) Element k[Tile::kStages][kBlockN * kHeadDim];
+    alignas(1024) Element v[Tile::kStages][kBlockN * kHeadDim];
+    QueryRing query_ring;
+    KeyRing key_ring, value_ring;
+  };
+  static constexpr int kSharedBytes = sizeof(Shared), kMostSharedBytes = 227 << 10;
+  static_assert(kSharedBytes <= kMostSharedBytes);
+};
+
+template <class Instance>
+__global__ void __launch_bounds__(Instance::kThreads, 1)
+    forward_kernel(const __grid_constant__ ForwardArguments arguments) {
+  extern __shared__ __align__(1024) char memory[];
+  auto& shared = *reinterpret_cast<typename Instance::Shared*>(memory);
+  if (threadIdx.x == 0) {
+    constexpr int kConsumerWarps = Instance::kConsumers * kWarpgroupThreads / kWarpThreads;
+    shared.query_ring.init(kConsumerWarps);
+    shared.key_ring.init(kConsumerWarps);
+    shared.value_ring.init(kConsumerWarps);
+    cutlass::arch::fence_barrier_init();
+  }
+  __syncthreads();
+
+  // uniform, so that addresses of operands stay in uniform registers
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / kWarpgroupThreads, 0);
+  if (warpgroup == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<Instance::kProducerRegisters>();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / kWarpThreads, 0);
+    if (warp == 0 && cute::elect_one_sync()) produce<Instance>(shared, arguments);
+  } else {
+    cutlass::arch::warpgroup_reg_alloc<Instance::kConsumerRegisters>();
+    consume<Instance>(shared, arguments, warpgroup - 1);
+  }
+}
+
+template <class Instance>
+void launch_forward(const ForwardParams& p, cudaStream_t stream) {
+  using Tile = typename Instance::Tile;
+  int device = 0, multiprocessors = 0, cache_bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) !=
+          cudaSuccess ||
+      cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device) != cudaSuccess) {
+    return;  // check_launch reads the error
+  }
+  // half of the cache: the other half is for q, out and the section that follows
+  const ForwardArguments arguments{
+      tensor_maps<typename Instance::Element, Instance::kFeatures.varlen, Tile::kBlockM,
+                  Tile::kBlockN>(p),
+      p, TileOrder(p, Tile::kBlockM, cache_bytes / 2)};
+  launch(forward_kernel<Instance>, std::min(multiprocessors, arguments.order.tiles()),
+         Instance::kThreads, Instance::kSharedBytes, arguments, stream);
+}
+
+}  // namespace flash_attn::cuda::sm90

@@ -1,0 +1,76 @@
+// Barriers: tiles that pass from the producer to the consumers, and the consumers' turns.
+#pragma once
+
+#include <cute/arch/cluster_sm90.hpp>
+#include <cutlass/arch/barrier.h>
+
+namespace flash_attn::cuda::sm90 {
+
+constexpr int kWarpThreads = 32, kWarpgroupThreads = 128;
+
+using Barrier = cutlass::arch::ClusterTransactionBarrier;
+
+// Position in a ring, and the parity of the round through it.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t phase = 0;
+
+  __device__ void advance() {
+    if (++stage == kStages) stage = 0, phase ^= 1;
+  }
+};
+
+// kStages tiles in shared memory that one thread fills by TMA and warps of matrix products read.
+template <int kStages_>
+struct Ring {
+  static constexpr int kStages = kStages_;
+  using Position = RingPosition<kStages>;
+  Barrier full[kStages], empty[kStages];
+
+  __device__ void init(int consumer_warps) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      full[stage].init(1);
+      empty[stage].init(consumer_warps);
+    }
+  }
+
+  // Wait until the tile may be overwritten, and announce the bytes of the next one; returns the
+  // barrier that counts them.
+  __device__ uint64_t* begin_fill(const Position& position, uint32_t bytes) {
+    empty[position.stage].wait(position.phase ^ 1);
+    full[position.stage].arrive_and_expect_tx(bytes);
+    return reinterpret_cast<uint64_t*>(&full[position.stage]);
+  }
+
+  __device__ void wait_full(const Position& position) { full[position.stage].wait(position.phase); }
+
+  // A consumer warp has read the tile.
+  __device__ void release(const Position& position) {
+    if (threadIdx.x % kWarpThreads == 0) empty[position.stage].arrive();
+  }
+};
+
+// Ping-pong: consumer warpgroups issue their matrix products in turn, so that one computes its
+// softmax while the tensor cores work for another. All take equally many turns.
+template <int kWarpgroups>
+class Turns {
+ public:
+  // The last warpgroup opens the first one's first turn.
+  __device__ explicit Turns(int warpgroup) : warpgroup_(warpgroup) {
+    if (warpgroup == kWarpgroups - 1) end();
+  }
+  __device__ void begin() const {
+    cutlass::arch::NamedBarrier::sync(2 * kWarpgroupThreads, kFirstBarrier + warpgroup_);
+  }
+  __device__ void end() const {
+    const int next = warpgroup_ == kWarpgroups - 1 ? 0 : warpgroup_ + 1;
+    cutlass::arch::NamedBarrier::arrive(2 * kWarpgroupThreads, kFirstBarrier + next);
+  }
+
+ private:
+  static constexpr int kFirstBarrier = 0;  // after those that CUTLASS reserves
+  int warpgroup_;
+};
+
+}  // namespace flash_attn::cuda::sm90

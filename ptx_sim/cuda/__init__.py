@@ -1,0 +1,1 @@
+"""A stand-in for the CUDA runtime, whose launches are executed here."""

@@ -1,0 +1,49 @@
+"""Cases for CUDA kernels as PTX: ``python cuda_cases.py ARCH LIBRARY CASE...`` runs them in ptx_sim."""
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from flash_attn.testing import AttentionCase, DecodeCase
+from tests.native_cases import main
+
+_FORWARD = AttentionCase(
+    seqlens_q=(70,),
+    seqlens_k=(140,),
+    nheads_q=2,
+    nheads_k=1,
+    head_dim=64,
+    head_dim_v=64,
+    dtype=torch.bfloat16,
+    backward=False,
+)
+_PAGED = DecodeCase(
+    cache_seqlens=(17, 150),
+    capacity=192,
+    page_size=16,
+    nheads_q=2,
+    nheads_k=1,
+    head_dim=64,
+    head_dim_v=64,
+    dtype=torch.bfloat16,
+)
+# The kernels that the tests build.
+KERNELS = (
+    "forward_*_bf16_d64_dense_masked",
+    "forward_*_bf16_d64_varlen_masked",
+    "backward_*_bf16_d64_dense_masked",
+    "split_*_bf16_d64_paged_masked",
+)
+CASES: dict[str, AttentionCase | DecodeCase] = {
+    "forward": _FORWARD,
+    "forward causal, head dims 40 and 24": replace(_FORWARD, causal=True, head_dim=40, head_dim_v=24),
+    "forward varlen": replace(_FORWARD, varlen=True, causal=True, seqlens_q=(5, 70, 0), seqlens_k=(17, 80, 3)),
+    "backward causal grouped": replace(_FORWARD, causal=True, backward=True),
+    "decode paged, three splits": replace(_PAGED, num_splits=3),
+    "decode paged, append": replace(_PAGED, seqlen_new=2, seqlen_q=2, rotary_dim=64),
+}
+
+
+if __name__ == "__main__":
+    main("cuda", CASES, sys.argv[1:])

@@ -1,0 +1,109 @@
+"""The structs of csrc_common/params.h, filled from tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_bool, c_float, c_int32, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.base import AttentionInputs
+
+_Fields = list[tuple[str, Any]]
+
+
+class Strides(ctypes.Structure):
+    """Elements between neighbours."""
+
+    _fields_ = [(name, c_int32) for name in ("batch", "row", "head")]
+
+
+_INTS = ("dtype", "head_dim", "head_dim_v")
+_FLAGS = ("varlen", "paged", "masked", "softcap", "alibi", "dropout", "deterministic")
+_SIZES = ("batch", "nheads_q", "nheads_k", "seqlen_q", "seqlen_k", "window_left", "window_right")
+_ATTENTION: _Fields = [
+    *((name, c_int32) for name in _INTS),
+    *((name, c_bool) for name in _FLAGS),
+    *((name, c_int32) for name in _SIZES),
+    *((name, c_float) for name in ("softmax_scale", "softcap_value", "dropout_p")),
+    *((name, c_void_p) for name in ("cu_seqlens_q", "cu_seqlens_k", "alibi_slopes")),
+    ("alibi_batch_stride", c_int32),
+    *((name, c_void_p) for name in ("rng_state", "q", "k", "v")),
+    *((name, Strides) for name in ("q_strides", "k_strides", "v_strides")),
+    ("seqused_k", c_void_p),
+    *((name, c_int32) for name in ("lse_batch_stride", "lse_head_stride")),
+]
+
+
+class ForwardParams(ctypes.Structure):
+    """Of one forward."""
+
+    _fields_ = [
+        *_ATTENTION,
+        ("out", c_void_p),
+        ("softmax_lse", c_void_p),
+        ("out_strides", Strides),
+    ]
+
+
+class BackwardParams(ctypes.Structure):
+    """Of one backward."""
+
+    _fields_ = [
+        *_ATTENTION,
+        *((name, c_void_p) for name in ("dout", "softmax_lse", "softmax_d", "dq_accumulator", "dk", "dv")),
+        *((f"{name}_strides", Strides) for name in ("dout", "dq", "dk", "dv")),
+        ("dq_split_stride", c_int32),
+    ]
+
+
+class SplitParams(ctypes.Structure):
+    """Of one forward over caches or pages."""
+
+    _fields_ = [
+        *_ATTENTION,
+        *((name, c_void_p) for name in ("out", "softmax_lse")),
+        ("num_splits", c_int32),
+        *((name, c_void_p) for name in ("cache_batch_idx", "block_table")),
+        *((name, c_int32) for name in ("block_table_stride", "page_size")),
+    ]
+
+
+Params = ForwardParams | BackwardParams | SplitParams
+
+
+def strides(tensor: Tensor) -> Strides:
+    """Of ``(batch, rows, heads, head_dim)`` or ``(rows, heads, head_dim)``."""
+    batch = tensor.stride(0) if tensor.dim() == 4 else 0
+    return Strides(batch, tensor.stride(-3), tensor.stride(-2))
+
+
+def put(params: Params, **tensors: Tensor | None) -> None:
+    """Store the addresses of ``tensors``, which the caller keeps alive, and their strides where the struct has them."""
+    for name, tensor in tensors.items():
+        setattr(params, name, None if tensor is None else tensor.data_ptr())
+        if tensor is not None and hasattr(params, f"{name}_strides"):
+            setattr(params, f"{name}_strides", strides(tensor))
+
+
+def fill(params: Params, spec: AttentionSpec, inputs: AttentionInputs) -> None:
+    """What every phase has."""
+    longest = inputs.max_seqlen_q + inputs.max_seqlen_k
+    params.dtype = int(spec.dtype == torch.bfloat16)
+    params.head_dim, params.head_dim_v = spec.head_dim, spec.head_dim_v
+    params.batch, params.nheads_q, params.nheads_k = inputs.batch_size, spec.nheads_q, spec.nheads_k
+    params.seqlen_q, params.seqlen_k = inputs.max_seqlen_q, inputs.max_seqlen_k
+    params.window_left = longest if spec.window_left < 0 else min(spec.window_left, longest)
+    params.window_right = longest if spec.window_right < 0 else min(spec.window_right, longest)
+    params.softmax_scale, params.softcap_value = spec.softmax_scale, spec.softcap
+    params.dropout_p = spec.dropout_p
+    slopes = inputs.alibi_slopes
+    params.alibi_batch_stride = spec.nheads_q if slopes is not None and slopes.dim() == 2 else 0
+    put(params, q=inputs.q, k=inputs.k, v=inputs.v, alibi_slopes=slopes, rng_state=inputs.rng_state)
+    put(params, cu_seqlens_q=inputs.cu_seqlens_q, cu_seqlens_k=inputs.cu_seqlens_k, seqused_k=inputs.seqused_k)
+    rows = inputs.q.shape[0] if spec.varlen_q else inputs.max_seqlen_q
+    params.lse_head_stride = rows
+    params.lse_batch_stride = 0 if spec.varlen_q else spec.nheads_q * rows

@@ -1,0 +1,72 @@
+"""The cuda backend where no CUDA kernels are: its reasons against specs and machines."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.cuda import CUDABackend, library
+from flash_attn.testing import AttentionCase, DecodeCase, make_attention, make_decode
+
+CASE = AttentionCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16, backward=False)
+DECODE = DecodeCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16)
+CUDA = torch.device("cuda")
+
+
+def reasons(case: AttentionCase | DecodeCase) -> list[str]:
+    spec: AttentionSpec = (make_attention(case) if isinstance(case, AttentionCase) else make_decode(case))[0]
+    return CUDABackend().unsupported_reasons(spec, CUDA)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        CASE,
+        replace(CASE, dtype=torch.float16, causal=True, nheads_k=1),
+        replace(CASE, varlen=True, window_size=(5, 3), seqused=True),
+        replace(CASE, backward=True),
+        replace(CASE, backward=True, varlen=True),
+        replace(CASE, head_dim=72, head_dim_v=40),
+        replace(DECODE, page_size=1),
+        replace(DECODE, page_size=16, seqlen_new=1),
+        replace(DECODE, batch_idx=True),
+    ],
+)
+def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
+    assert reasons(case) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (replace(CASE, dtype=torch.float32), "dtype float32"),
+        (replace(CASE, head_dim=512, head_dim_v=512), "beyond 256"),
+        (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
+        (replace(CASE, sink=True), "sink"),
+        (replace(CASE, varlen=True, leftpad=True), "leftpad_k"),
+        (replace(CASE, softcap=15.0, alibi_dims=1), "softcap with ALiBi"),
+        (replace(CASE, varlen=True, page_size=16), "varlen queries over pages"),
+    ],
+)
+def test_what_cuda_does_not(case: AttentionCase, reason: str) -> None:
+    assert any(reason in against for against in reasons(case)), reasons(case)
+
+
+def test_cpu_tensors_are_no_cuda_device() -> None:
+    (reason,) = CUDABackend().machine_reasons(torch.device("cpu"))
+    assert reason == "no CUDA device: CUDA runs on CUDA devices, and this is cpu"
+
+
+def test_pytorch_without_cuda_is_no_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert CUDABackend().machine_reasons(CUDA) == ["no CUDA device: this PyTorch is not built for CUDA"]
+
+
+def test_a_package_without_kernels_says_where_the_reason_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    backend = CUDABackend()
+    backend.library = replace(library(), path=tmp_path / "_cuda.so")
+    (reason,) = backend.machine_reasons(CUDA)
+    assert reason == "this flash_attn was built without CUDA kernels; python -m flash_attn info says why"
