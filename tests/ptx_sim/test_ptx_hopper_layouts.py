@@ -68,7 +68,8 @@ def _product(
 ld.param.u64 %rd0, [a]; ld.param.u64 %rd1, [b]; ld.param.u64 %rd2, [d];
 mov.u32 %r0, %tid.x; mov.u32 %r1, 0; mov.u32 %r5, tile;
 COPY: mad.lo.u32 %r2, %r1, 128, %r0; mul.lo.u32 %r2, %r2, 16; cvt.u64.u32 %rd3, %r2; add.u32 %r6, %r5, %r2;
-add.u64 %rd4, %rd0, %rd3; ld.global.v4.u32 {{%r7, %r8, %r9, %r10}}, [%rd4]; st.shared.v4.u32 [%r6], {{%r7, %r8, %r9, %r10}};
+add.u64 %rd4, %rd0, %rd3;
+ld.global.v4.u32 {{%r7, %r8, %r9, %r10}}, [%rd4]; st.shared.v4.u32 [%r6], {{%r7, %r8, %r9, %r10}};
 add.u64 %rd4, %rd1, %rd3; ld.global.v4.u32 {{%r7, %r8, %r9, %r10}}, [%rd4];
 st.shared.v4.u32 [%r6+16384], {{%r7, %r8, %r9, %r10}};
 add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 8; @%p1 bra COPY;
@@ -198,7 +199,7 @@ def test_reading_without_waiting() -> None:
     with pytest.raises(ptx_sim.MissingWaitError, match="still in flight"):
         _loaded(0, 0, 128, wait="")
     # one warp waits and the other does not
-    with pytest.raises(ptx_sim.KernelError, match="still in flight|nothing that orders"):
+    with pytest.raises(ptx_sim.KernelError, match=r"still in flight|nothing that orders"):
         _loaded(0, 0, 128, wait="setp.lt.u32 %p4, %r0, 32; @%p4 bra DONE;" + TRY_WAIT)
 
 
