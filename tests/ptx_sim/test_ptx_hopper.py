@@ -185,5 +185,5 @@ def test_rows_of_a_sequence_in_a_ragged_tensor() -> None:
 def test_maps_that_the_driver_refuses(changes: dict[str, Any]) -> None:
     good: dict[str, Any] = {"address": 4096, "element": 2, "sizes": (64, 4), "strides": (128,), "box": (64, 4)}
     TensorMap(**good, swizzle=128)
-    with pytest.raises(ValueError, match="expected|rows of"):
+    with pytest.raises(ValueError, match=r"expected|rows of"):
         TensorMap(**{**good, **changes})
