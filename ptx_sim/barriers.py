@@ -58,7 +58,7 @@ class Barriers:
         partly = lanes.any(1) & (lanes != living).any(1)
         if aligned and partly.any():
             warp = int(partly.argmax())
-            text = f"a barrier reached by {int(lanes[warp].sum())} of the {int(living[warp].sum())} living threads of a warp"
+            text = f"a barrier reached by {lanes[warp].sum()} of the {living[warp].sum()} living threads of a warp"
             raise DivergenceError(text, warp * WARP + int(lanes[warp].argmax()))
         numbers = np.broadcast_to(number, t.count).reshape(-1, WARP)
         counts = None if count is None else np.broadcast_to(count, t.count).reshape(-1, WARP)

@@ -9,6 +9,7 @@ post-dominator comes behind everything between the branch and it, and divergent 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ptx_sim.errors import PtxSyntaxError
 from ptx_sim.parser import KernelText
@@ -74,9 +75,9 @@ def analyse(kernel: KernelText) -> ControlFlow:
         if ends_block(statement):
             starts.add(number + 1)
             starts.update(_targets(kernel, statement))
-    ordered = sorted(start for start in starts if start < len(statements)) + [len(statements)]
+    ordered = [*sorted(start for start in starts if start < len(statements)), len(statements)]
     numbers = {start: number for number, start in enumerate(ordered)}
-    blocks = [BasicBlock(begin, end) for begin, end in zip(ordered, ordered[1:], strict=False)]
+    blocks = [BasicBlock(begin, end) for begin, end in pairwise(ordered)]
     for number, block in enumerate(blocks):
         last = statements[block.end - 1]
         block.targets = [numbers[target] for target in _targets(kernel, last)]

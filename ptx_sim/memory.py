@@ -161,7 +161,8 @@ class LocalMemory:
             place = int(outside.argmax())
             text = f"{what} of {size} bytes at {int(addresses[place])} of {self._size} bytes of local memory"
             raise OutOfBoundsError(text, int(threads[place]))
-        return addresses + threads * self._stride
+        inside: Array = addresses + threads * self._stride
+        return inside
 
     def load(self, threads: Array, addresses: Array, size: int, element: int) -> Array:
         """What :meth:`GlobalMemory.load` does, at each thread's own addresses."""

@@ -15,17 +15,15 @@ _FLOAT8 = {"e4m3": (3, 7, 448.0), "e5m2": (2, 15, 57344.0)}
 
 def from_bf16(bits: Array) -> Array:
     """bfloat16 bits to float32."""
-    return (bits.astype(U32) << U32(16)).view(F32)
+    wide: Array = bits.astype(U32) << U32(16)
+    return wide.view(F32)
 
 
 def to_bf16(value: Array, rounding: str = "rn") -> Array:
     """float32 to bfloat16 bits; ``rounding`` "rn" (to nearest even) or "rz"."""
     bits = value.view(U32)
-    if rounding == "rn":
-        rounded = (bits + U32(0x7FFF) + ((bits >> U32(16)) & U32(1))) >> U32(16)
-    else:
-        rounded = bits >> U32(16)
-    return np.where(np.isnan(value), U32(0x7FFF), rounded).astype(U16)
+    half = U32(0x7FFF) + ((bits >> U32(16)) & U32(1)) if rounding == "rn" else U32(0)
+    return np.where(np.isnan(value), U32(0x7FFF), (bits + half) >> U32(16)).astype(U16)
 
 
 def to_f16(value: Array, rounding: str = "rn") -> Array:

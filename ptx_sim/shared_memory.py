@@ -48,7 +48,7 @@ class SharedMemory:
         """What others learn who are ordered behind ``warp`` at this moment (see :meth:`acquire`)."""
         if not self._races:
             return None
-        known = self._clocks[warp].copy()
+        known: Array = self._clocks[warp].copy()
         self._clocks[warp, self._own[1][warp]] += 1
         return known
 

@@ -131,7 +131,8 @@ def _lanes(compare: Callable[[Array, Array], Array]) -> Callable[[Threads, int],
     def mask(t: Threads, axis: int) -> Array:
         lane = t.thread % WARP
         bits = compare(np.arange(WARP)[None], lane[:, None])
-        return (bits * (1 << np.arange(WARP))).sum(1).astype(np.uint32)
+        numbers: Array = (bits * (1 << np.arange(WARP))).sum(1)
+        return numbers.astype(np.uint32)
 
     return mask
 

@@ -55,7 +55,7 @@ def _(d: Decoding) -> Execute:
     return elementwise(d, kind, [kind, kind], function)
 
 
-def high_half(a: Any, b: Any, kind: str) -> Array:
+def high_half(a: Any, b: Any, kind: str) -> Any:
     """The upper half of the product of two integers."""
     size = size_of(kind)
     if size < 8:
@@ -69,7 +69,7 @@ def _wide(kind: str) -> str:
     return kind[0] + str(16 * size_of(kind))
 
 
-def _low24(value: Any, kind: str) -> Array:
+def _low24(value: Any) -> Any:
     return (value << value.dtype.type(8)) >> value.dtype.type(8)
 
 
@@ -86,7 +86,7 @@ def _(d: Decoding) -> Execute:
 
     def product(a: Any, b: Any) -> Any:
         if d.opcode.endswith("24"):
-            a, b = _low24(a, kind), _low24(b, kind)
+            a, b = _low24(a), _low24(b)
         if part == "hi":
             return high_half(a, b, kind)
         return np.multiply(a, b, dtype=dtype)
@@ -165,10 +165,8 @@ def _(d: Decoding) -> Execute:
             return elementwise(d, kind, [kind, kind], lambda a, b: np.maximum(chosen(a, b), a.dtype.type(0)))
         return elementwise(d, kind, [kind, kind], chosen)
     ftz = d.flag("ftz")
-    if d.flag("NaN"):
-        chosen = np.minimum if least else np.maximum
-    else:
-        chosen = np.fmin if least else np.fmax
+    with_nan, without = (np.minimum, np.fmin) if least else (np.maximum, np.fmax)
+    chosen = with_nan if d.flag("NaN") else without
     return floating(d, kind, len(d.operands) - 1, _relu(chosen) if relu else _folded(chosen), ftz=ftz)
 
 

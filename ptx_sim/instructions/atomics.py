@@ -65,7 +65,11 @@ def _(d: Decoding) -> Execute:
         raise d.unsupported("another number of operands is expected")
     unsigned, dtype = UNSIGNED[size_of(kind)], DTYPES[kind]
 
+    polls = name in ("cas", "exch")
+
     def execute(t: Threads) -> None:
+        if polls:
+            t.batch.polled = True
         active = t.active
         where = address(t)[active]
         values = [np.stack([read(t).view(unsigned)[active] for read in source], 1) for source in sources]
@@ -85,10 +89,8 @@ def _serve(t: Threads, space: str, active: Array, addresses: Array, values: list
     before = np.empty_like(values[0])
     size, element = values[0].shape[1] * values[0].itemsize, values[0].itemsize
     shared = space == "shared" or (space == "" and int(addresses[0]) >> 60 == SHARED_WINDOW >> 60)
-    if shared:
-        keys = t.shared.atomic_places(active, addresses - (0 if space else SHARED_WINDOW), size)
-    else:
-        keys = addresses
+    base = 0 if space else SHARED_WINDOW
+    keys = t.shared.atomic_places(active, addresses - base, size) if shared else addresses
     _, group = np.unique(keys, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.r_[0, np.flatnonzero(np.diff(group[order])) + 1]

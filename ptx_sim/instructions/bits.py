@@ -77,7 +77,7 @@ def _(d: Decoding) -> Execute:
 def _(d: Decoding) -> Execute:
     kind, left, wrap = d.type(), d.choice("l", "r") == "l", d.choice("clamp", "wrap") == "wrap"
 
-    def function(low: Any, high: Any, amount: Any) -> Array:
+    def function(low: Any, high: Any, amount: Any) -> Any:
         both = np.asarray(low).astype(U64) | (np.asarray(high).astype(U64) << U64(32))
         by = (amount & U32(31) if wrap else np.minimum(amount, U32(32))).astype(U64)
         return ((both << by) >> U64(32) if left else both >> by).astype(U32)
@@ -90,7 +90,7 @@ def _(d: Decoding) -> Execute:
     kind = d.type()
     bits, unsigned = 8 * size_of(kind), UNSIGNED[size_of(kind)]
 
-    def function(value: Any, begin: Any, length: Any) -> Array:
+    def function(value: Any, begin: Any, length: Any) -> Any:
         begin, length = (np.asarray(v & U32(255)).astype(np.int64) for v in (begin, length))
         if is_signed(kind):
             # the sign bit is that of the field, or of the value if the field passes its end
@@ -112,7 +112,7 @@ def _(d: Decoding) -> Execute:
     kind = d.type()
     dtype = DTYPES[kind]
 
-    def function(field: Any, value: Any, begin: Any, length: Any) -> Array:
+    def function(field: Any, value: Any, begin: Any, length: Any) -> Any:
         begin, length = np.asarray(begin & U32(255)), np.asarray(length & U32(255))
         ones = _shift(dtype.type(1), length, True) - dtype.type(1)
         mask = _shift(np.asarray(ones).astype(dtype), begin, True)
@@ -127,7 +127,7 @@ def _(d: Decoding) -> Execute:
     if d.modifiers:
         raise d.unsupported("only the plain mode of prmt is modelled")
 
-    def function(low: Any, high: Any, selector: Any) -> Array:
+    def function(low: Any, high: Any, selector: Any) -> Any:
         both = np.asarray(low).astype(U64) | (np.asarray(high).astype(U64) << U64(32))
         result: Any = U32(0)
         for byte in range(4):

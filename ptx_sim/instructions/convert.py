@@ -74,7 +74,7 @@ def _clamped(function: Callable[[Any], Array], sat: bool) -> Callable[[Any], Arr
     return (lambda a: np.clip(function(a), 0, 1)) if sat else function
 
 
-def _widen(value: Any, kind: str, ftz: bool) -> Array:
+def _widen(value: Array, kind: str, ftz: bool) -> Array:
     if kind == "bf16":
         return from_bf16(value)
     if kind == "f16":
@@ -82,7 +82,7 @@ def _widen(value: Any, kind: str, ftz: bool) -> Array:
     return flush(value) if ftz and kind == "f32" else value
 
 
-def _narrow(value: Any, result: str, rounding: str) -> Array:
+def _narrow(value: Array, result: str, rounding: str) -> Array:
     """A float32 or float64 value in the type ``result``."""
     if result == "f64":
         return value.astype(F64)
@@ -95,14 +95,16 @@ def _narrow(value: Any, result: str, rounding: str) -> Array:
     return to_bf16(value.astype(F32), rounding)
 
 
-def _from_integer(value: Any, result: str) -> Array:
+def _from_integer(value: Array, result: str) -> Array:
     # float64 holds every 32-bit integer; 64-bit ones go to float32 in one rounding
     if value.dtype.itemsize == 8 and result == "f32":
-        return value.astype(F32)
-    return value.astype(F64)
+        single: Array = value.astype(F32)
+        return single
+    wide: Array = value.astype(F64)
+    return wide
 
 
-def _integer(value: Any, result: str, sat: bool) -> Array:
+def _integer(value: Array, result: str, sat: bool) -> Array:
     dtype = DTYPES[result]
     if sat:
         info = np.iinfo(dtype)

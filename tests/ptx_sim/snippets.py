@@ -63,11 +63,18 @@ def compute(body: str, results: str | list[str], *operands: Array) -> Any:
     for n, operand in enumerate(operands):
         kind, register = _TYPES[operand.dtype]
         size = operand.itemsize
-        lines += [f".reg .{register} %x{n};", f"mad.wide.u32 %rd20, %r0, {size}, %rd{n};", f"ld.global.{kind} %x{n}, [%rd20];"]
+        lines += [
+            f".reg .{register} %x{n};",
+            f"mad.wide.u32 %rd20, %r0, {size}, %rd{n};",
+            f"ld.global.{kind} %x{n}, [%rd20];",
+        ]
     for n, out in enumerate(outs):
         lines.append(f".reg .{_TYPES[out.dtype][1]} %d{n};")
     lines.append(body)
     for n, out in enumerate(outs):
-        lines += [f"mad.wide.u32 %rd20, %r0, {out.itemsize}, %rd{count + n};", f"st.global.{_TYPES[out.dtype][0]} [%rd20], %d{n};"]
+        lines += [
+            f"mad.wide.u32 %rd20, %r0, {out.itemsize}, %rd{count + n};",
+            f"st.global.{_TYPES[out.dtype][0]} [%rd20], %d{n};",
+        ]
     launch(kernel("\n".join(lines), count + len(outs)), *operands, *outs, threads=len(operands[0]))
     return outs[0] if single else outs

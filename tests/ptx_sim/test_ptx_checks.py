@@ -102,7 +102,9 @@ END:"""
         launch(kernel(body.format(wait=""), 1, TILE), out, threads=64)
 
 
-@pytest.mark.parametrize(("action", "expected"), [("popc.u32 %r5, 0, ", 20), ("or.pred %p3, 0, ", 1), ("and.pred %p3, 0, ", 0)])
+@pytest.mark.parametrize(
+    ("action", "expected"), [("popc.u32 %r5, 0, ", 20), ("or.pred %p3, 0, ", 1), ("and.pred %p3, 0, ", 0)]
+)
 def test_barriers_reduce(action: str, expected: int) -> None:
     store = "" if "popc" in action else "selp.u32 %r5, 1, 0, %p3;"
     body = f"""setp.lt.u32 %p1, %r0, 20; bar.red.{action} %p1; {store}
@@ -123,7 +125,8 @@ def test_a_barrier_by_a_part_of_a_warp() -> None:
         launch(kernel("setp.lt.u32 %p1, %r0, 5; @%p1 bar.sync 0;"), None)
 
 
-COPY = """mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1; mad.wide.u32 %rd2, %r0, 16, %rd0; mad.wide.u32 %rd3, %r0, 16, %rd1;
+COPY = """mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1;
+mad.wide.u32 %rd2, %r0, 16, %rd0; mad.wide.u32 %rd3, %r0, 16, %rd1;
 cp.async.cg.shared.global [%r2], [%rd2], 16;
 cp.async.commit_group;
 {middle}
@@ -134,7 +137,7 @@ st.global.v4.u32 [%rd3], {{%r3, %r4, %r5, %r6}};"""
 def _copied(middle: str) -> bool:
     data, out = np.arange(128, dtype=np.uint32), np.zeros(128, np.uint32)
     launch(kernel(COPY.format(middle=middle), 2, TILE), data, out)
-    return out.tolist() == data.tolist()
+    return bool((out == data).all())
 
 
 def test_copies_arrive_when_waited_for() -> None:
@@ -160,7 +163,8 @@ def test_waiting_orders_nobody_else() -> None:
 
 
 def test_copies_fill_with_zeros_and_read_nothing_beyond() -> None:
-    body = """mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1; mad.wide.u32 %rd2, %r0, 16, %rd0; mad.wide.u32 %rd3, %r0, 16, %rd1;
+    body = """mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1;
+mad.wide.u32 %rd2, %r0, 16, %rd0; mad.wide.u32 %rd3, %r0, 16, %rd1;
 setp.lt.u32 %p1, %r0, 5; selp.u32 %r7, 16, 0, %p1; setp.eq.u32 %p2, %r0, 5; selp.u32 %r7, 8, %r7, %p2;
 cp.async.cg.shared.global.L2::128B [%r2], [%rd2], 16, %r7; cp.async.wait_all;
 ld.shared.v4.u32 {%r3, %r4, %r5, %r6}, [%r2]; st.global.v4.u32 [%rd3], {%r3, %r4, %r5, %r6};"""

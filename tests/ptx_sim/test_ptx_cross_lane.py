@@ -74,7 +74,7 @@ def test_absent_members_are_refused() -> None:
 @!%p1 bra SKIP;
 shfl.sync.bfly.b32 %r2, %r0, 1, 31, 0xffffffff;
 SKIP:"""
-    with pytest.raises(ptx_sim.DivergenceError, match="shfl.sync names threads 0xffffffff"):
+    with pytest.raises(ptx_sim.DivergenceError, match=r"shfl\.sync names threads 0xffffffff"):
         launch(kernel(body), None)
 
 

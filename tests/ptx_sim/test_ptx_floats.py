@@ -28,7 +28,7 @@ def _bits(values: Array) -> Array:
 
 def _run(instruction: str, kind: str, operands: list[Array]) -> Array:
     names = ", ".join(f"%x{n}" for n in range(len(operands)))
-    result = compute(f"{instruction} %d0, {names};", "u2" if kind in ("f16", "bf16") else FORMATS[kind].str[1:],
+    result: Array = compute(f"{instruction} %d0, {names};", "u2" if kind in ("f16", "bf16") else FORMATS[kind].str[1:],
                      *(_bits(o) for o in operands))  # fmt: skip
     return result.view(FORMATS[kind]) if kind in ("f16", "bf16") else result
 
@@ -79,13 +79,19 @@ def test_division_roots_and_reciprocals(kind: str) -> None:
         ("rcp.rn", [a], lambda x: 1 / x),
     ):
         with np.errstate(all="ignore"):
-            expected = function(*(o.astype(F64) for o in operands)).astype(FORMATS[kind])  # type: ignore[no-untyped-call]
+            expected = function(*(o.astype(F64) for o in operands)).astype(FORMATS[kind])
         np.testing.assert_array_equal(_run(f"{instruction}.{kind}", kind, operands), expected)
 
 
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("ex2", np.exp2), ("lg2", np.log2), ("rcp", lambda x: 1 / x), ("rsqrt", lambda x: 1 / np.sqrt(x)), ("sqrt", np.sqrt)],
+    [
+        ("ex2", np.exp2),
+        ("lg2", np.log2),
+        ("rcp", lambda x: 1 / x),
+        ("rsqrt", lambda x: 1 / np.sqrt(x)),
+        ("sqrt", np.sqrt),
+    ],
 )
 def test_approximations(name: str, function: Callable[[Any], Any]) -> None:
     (a,) = _operands("f32", 1)
@@ -159,7 +165,9 @@ selp.u32 %d0, 1, 0, %p2; selp.u32 %d1, 1, 0, %p3;"""
 def test_packed_comparison() -> None:
     a = np.array([1, 5, 3, 2], np.float16).view("u4")
     b = np.array([2, 4, 3, 9], np.float16).view("u4")
-    low, high = compute("setp.lt.f16x2 %p1|%p2, %x0, %x1; selp.u32 %d0,1,0,%p1; selp.u32 %d1,1,0,%p2;", ["u4", "u4"], a, b)
+    low, high = compute(
+        "setp.lt.f16x2 %p1|%p2, %x0, %x1; selp.u32 %d0,1,0,%p1; selp.u32 %d1,1,0,%p2;", ["u4", "u4"], a, b
+    )
     assert (low.tolist(), high.tolist()) == ([1, 0], [0, 1])
 
 

@@ -8,7 +8,23 @@ import numpy as np
 import pytest
 from snippets import Array, compute
 
-CORNERS = [0, 1, 2, 3, 7, 31, 32, 33, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF, 0xFFFFFFFE, 0x12345678, 0xDEADBEEF]
+CORNERS = [
+    0,
+    1,
+    2,
+    3,
+    7,
+    31,
+    32,
+    33,
+    0x7FFFFFFF,
+    0x80000000,
+    0x80000001,
+    0xFFFFFFFF,
+    0xFFFFFFFE,
+    0x12345678,
+    0xDEADBEEF,
+]
 
 
 def _pairs(dtype: str) -> tuple[Array, Array]:
@@ -68,7 +84,9 @@ def test_division_truncates(kind: str, dtype: str) -> None:
         assert r == x - _towards_zero(x, y) * y
 
 
-@pytest.mark.parametrize(("kind", "dtype", "wide"), [("s32", "i4", "i8"), ("u32", "u4", "u8"), ("u16", "u2", "u4"), ("s16", "i2", "i4")])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "wide"), [("s32", "i4", "i8"), ("u32", "u4", "u8"), ("u16", "u2", "u4"), ("s16", "i2", "i4")]
+)
 def test_wide_products(kind: str, dtype: str, wide: str) -> None:
     a, b = _pairs(dtype)
     product, total = compute(f"mul.wide.{kind} %d0, %x0, %x1; mad.wide.{kind} %d1, %x0, %x1, %d0;", [wide, wide], a, b)
@@ -85,7 +103,9 @@ def test_neg_abs_not() -> None:
     assert inverse.tolist() == [~x for x in a.tolist()]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("shl.b32", "u4"), ("shr.u32", "u4"), ("shr.s32", "i4"), ("shl.b64", "u8"), ("shr.s64", "i8")])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("shl.b32", "u4"), ("shr.u32", "u4"), ("shr.s32", "i4"), ("shl.b64", "u8"), ("shr.s64", "i8")]
+)
 @pytest.mark.parametrize("constant", [None, 0, 5, 31, 40, 70])
 def test_shifts_of_any_amount(name: str, dtype: str, constant: int | None) -> None:
     a, _ = _pairs(dtype)
@@ -100,7 +120,9 @@ def test_shifts_of_any_amount(name: str, dtype: str, constant: int | None) -> No
 def test_funnel_shifts() -> None:
     low, high = _pairs("u4")
     by = np.resize(np.array([0, 1, 16, 31, 32, 33, 40], np.uint32), len(low))
-    left, right = compute("shf.l.wrap.b32 %d0, %x0, %x1, %x2; shf.r.clamp.b32 %d1, %x0, %x1, %x2;", ["u4", "u4"], low, high, by)
+    left, right = compute(
+        "shf.l.wrap.b32 %d0, %x0, %x1, %x2; shf.r.clamp.b32 %d1, %x0, %x1, %x2;", ["u4", "u4"], low, high, by
+    )
     for lo, hi, n, first, second in zip(*(x.tolist() for x in (low, high, by, left, right)), strict=True):
         both = hi << 32 | lo
         assert first == (both << (n & 31)) >> 32 & 0xFFFFFFFF

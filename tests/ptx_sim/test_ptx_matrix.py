@@ -48,7 +48,8 @@ def _fragments(matrix: Array, registers: int, place: Any) -> list[Array]:
 
 
 SHAPES = [
-    ("f16", 16, "f32"), ("f16", 8, "f32"), ("bf16", 16, "f32"), ("bf16", 8, "f32"), ("tf32", 8, "f32"), ("tf32", 4, "f32"),
+    ("f16", 16, "f32"), ("f16", 8, "f32"), ("bf16", 16, "f32"), ("bf16", 8, "f32"), ("tf32", 8, "f32"),
+    ("tf32", 4, "f32"),
     ("e4m3", 32, "f32"), ("e5m2", 32, "f32"), ("e4m3", 16, "f32"), ("f16", 16, "f16"), ("f16", 8, "f16"),
 ]  # fmt: skip
 
@@ -64,7 +65,9 @@ def test_products(kind: str, k: int, accumulator: str) -> None:
     operands = [*_fragments(a, a_count, _place_of_a), *_fragments(b, b_count, _place_of_b)]
     narrow = accumulator == "f16"
     lanes = [lane % WARP for lane in range(2 * WARP)]
-    held = np.array([[c[_place_of_c(lane, e)] for e in range(4)] for lane in lanes], np.float16 if narrow else np.float32)
+    held = np.array(
+        [[c[_place_of_c(lane, e)] for e in range(4)] for lane in lanes], np.float16 if narrow else np.float32
+    )
     words = list(np.ascontiguousarray(held.view("u4" if narrow else "f4").T))
     names = [f"%x{n}" for n in range(len(operands) + len(words))]
     groups = [names[:a_count], names[a_count : len(operands)], names[len(operands) :]]
@@ -82,7 +85,8 @@ def _shared_rows(trans: str, count: int, instruction: str) -> str:
     """Every thread stores 4 words (16 bytes: row %r0) and loads matrices by ``instruction``."""
     registers = ", ".join(f"%r{10 + n}" for n in range(count))
     stores = "\n".join(
-        f"add.u64 %rd9, %rd1, {128 * n}; mad.wide.u32 %rd9, %r0, 4, %rd9; st.global.b32 [%rd9], %r{10 + n};" for n in range(count)
+        f"add.u64 %rd9, %rd1, {128 * n};\nmad.wide.u32 %rd9, %r0, 4, %rd9; st.global.b32 [%rd9], %r{10 + n};"
+        for n in range(count)
     )
     return f"""
 mov.u32 %r1, tile;

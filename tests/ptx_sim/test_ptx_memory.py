@@ -31,19 +31,23 @@ def test_buffers_of_any_alignment() -> None:
     data = np.arange(100, dtype=np.uint8)
     for begin in (0, 4, 8, 12):
         part, out = data[begin:][:64], np.zeros(16, np.uint32)
-        launch(kernel("mad.wide.u32 %rd2, %r0, 4, %rd0; ld.global.u32 %r1, [%rd2]; mad.wide.u32 %rd2, %r0, 4, %rd1; st.global.u32 [%rd2], %r1;", 2),
-               part, out, threads=16)  # fmt: skip
+        body = """mad.wide.u32 %rd2, %r0, 4, %rd0; ld.global.u32 %r1, [%rd2];
+mad.wide.u32 %rd2, %r0, 4, %rd1; st.global.u32 [%rd2], %r1;"""
+        launch(kernel(body, 2), part, out, threads=16)
         assert out.tolist() == part.view(np.uint32).tolist()
 
 
 def test_structures_by_value() -> None:
-    text = HEADER + """.visible .entry k(.param .align 8 .b8 s[24], .param .f32 f, .param .u16 h, .param .u64 out) {
+    text = (
+        HEADER
+        + """.visible .entry k(.param .align 8 .b8 s[24], .param .f32 f, .param .u16 h, .param .u64 out) {
 .reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .f32 %f<9>; .reg .b16 %rs<3>;
 mov.b64 %rd5, s;
 ld.param.u32 %r1, [%rd5+16]; ld.param.u64 %rd1, [s+8]; ld.param.f32 %f1, [f]; ld.param.u16 %rs1, [h];
 ld.param.u64 %rd3, [out];
 cvt.u32.u16 %r2, %rs1; ld.global.u32 %r3, [%rd1];
 st.global.v4.u32 [%rd3], {%r1, %r2, %r3, 77}; st.global.f32 [%rd3+16], %f1; ret; }"""
+    )
     word, out = np.array([123], np.uint32), np.zeros(5, np.uint32)
 
     class Arguments(ctypes.Structure):
@@ -87,7 +91,8 @@ add.u32 %r1, %r0, 7; st.u32 [%rd1], %r1; ld.u32 %r2, [%rd1];
 st.u32 [%SP+4], %r2; ld.local.u32 %r3, [%rd2+4];
 isspacep.shared %p1, %rd1; isspacep.global %p2, %rd1; selp.u32 %r4, 100, 0, %p1; selp.u32 %r5, 1000, 0, %p2;
 add.u32 %r3, %r3, %r4; add.u32 %r3, %r3, %r5;
-cvta.to.shared.u64 %rd5, %rd1; cvt.u32.u64 %r6, %rd5; ld.shared.u32 %r7, [%r6]; sub.u32 %r7, %r7, %r1; add.u32 %r3, %r3, %r7;
+cvta.to.shared.u64 %rd5, %rd1; cvt.u32.u64 %r6, %rd5; ld.shared.u32 %r7, [%r6]; sub.u32 %r7, %r7, %r1;
+add.u32 %r3, %r3, %r7;
 st.u32 [%rd3], %r3;"""
     out = np.zeros(32, np.uint32)
     launch(kernel(body, 1, declarations), out)
@@ -118,9 +123,11 @@ atom.{space}.max.u32 %r2, [{base}+8], %r0;
 atom.{space}.exch.b32 %r3, [{base}+12], %r0;
 atom.{space}.cas.b32 %r4, [{base}+16], %r0, 5;
 bar.sync 0;
-ld.{space}.u32 %r10, [{base}]; ld.{space}.u32 %r11, [{base}+4]; ld.{space}.u32 %r12, [{base}+8]; ld.{space}.u32 %r13, [{base}+12];
+ld.{space}.u32 %r10, [{base}]; ld.{space}.u32 %r11, [{base}+4]; ld.{space}.u32 %r12, [{base}+8];
+ld.{space}.u32 %r13, [{base}+12];
 ld.{space}.u32 %r14, [{base}+16];
-mad.wide.u32 %rd3, %r0, 32, %rd1; st.global.v4.u32 [%rd3], {{%r10, %r11, %r12, %r13}}; st.global.v2.u32 [%rd3+16], {{%r14, %r1}};"""
+mad.wide.u32 %rd3, %r0, 32, %rd1; st.global.v4.u32 [%rd3], {{%r10, %r11, %r12, %r13}};
+st.global.v2.u32 [%rd3+16], {{%r14, %r1}};"""
     cells, out = np.zeros(8, np.uint32), np.zeros((64, 8), np.uint32)
     launch(kernel(body, 2, ".shared .align 16 .b8 cells[32];"), cells, out, threads=64)
     assert out[:, 0].tolist() == [192] * 64

@@ -36,7 +36,7 @@ def test_scalars_strided_views_and_reports() -> None:
 
 def test_faults_name_the_python_line() -> None:
     x, out = torch.randn(63), torch.zeros(64)
-    with ptx_sim.triton_device("sm_80"), pytest.raises(ptx_sim.OutOfBoundsError, match=r"test_triton\.py"):
+    with ptx_sim.triton_device("sm_80"), pytest.raises(ptx_sim.OutOfBoundsError, match=r"test_ptx_triton_frontend\.py"):
         overrun[(1,)](x, out, BLOCK=64)
 
 
