@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompt
+from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompts
 from torch import Tensor
 
 from flash_attn import use_backend
 
 TOKENS, FEW = 256, 40
 MODEL = ToyDecoder(Size(), seed=4)
-PROMPTS = [random_prompt(MODEL.size, seqlen, seed=seqlen) for seqlen in (16, 21)]
+PROMPTS = random_prompts(MODEL.size, (16, 21), seed=4)
 NO_DRAFTS: list[list[int]] = [[], []]
 
 
