@@ -31,7 +31,7 @@ class Size:
     nheads: int = 4
     nheads_k: int = 2
     head_dim: int = 16
-    longest: int = 384
+    longest: int = 512
 
 
 class ToyDecoder:
