@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ def decoding_contenders(shape: Decoding, device: torch.device) -> dict[str, Cont
     q, k, v = normal(1, shape.nheads), normal(shape.keys, shape.nheads_k), normal(shape.keys, shape.nheads_k)
     lengths = torch.full((shape.batch,), shape.keys, dtype=torch.int32, device=device)
     k_cache, v_cache, table = k, v, None
-    descales: dict[str, Tensor] = {}
+    descales: dict[str, Any] = {}
     if shape.fp8:
         (k_cache, k_scale), (v_cache, v_scale) = (
             quantize_per_head(x, shape.nheads_k, fp8_dtype(device)) for x in (k, v)
@@ -156,7 +156,8 @@ def forward_contenders(shape: Forward, device: torch.device) -> dict[str, Conten
     quantised = [quantize_per_head(x, shape.nheads, fp8_dtype(device)) for x in drawn]
     q8, k8, v8 = (x for x, _ in quantised)
     q, k, v = ((x.float() * scale[:, None, :, None]).to(torch.bfloat16) for x, scale in quantised)
-    descales = dict(zip(("q_descale", "k_descale", "v_descale"), (scale for _, scale in quantised), strict=True))
+    scales = (scale for _, scale in quantised)
+    descales: dict[str, Any] = dict(zip(("q_descale", "k_descale", "v_descale"), scales, strict=True))
 
     def fp8() -> tuple[Tensor, ...]:
         out = v3.flash_attn_func(q8, k8, v8, causal=shape.causal, **descales)
@@ -278,7 +279,10 @@ def main() -> None:
     print(terminal_table(["fp8 forward", "mask", "fp8", "bf16", "bf16/fp8", "goal"], rows))
     if options.json is not None:
         versions = {"backend": options.backend, "device": name, "torch": torch.__version__}
-        measured = [*zip(decoded, decoding, strict=True), *zip(forwarded, forward, strict=True)]
+        measured: list[tuple[Decoding | Forward, dict[str, float]]] = [
+            *zip(decoded, decoding, strict=True),
+            *zip(forwarded, forward, strict=True),
+        ]
         lines = [json.dumps({**versions, **shape._asdict(), "seconds": seconds}) for shape, seconds in measured]
         options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

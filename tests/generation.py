@@ -31,7 +31,7 @@ class Size:
     nheads: int = 4
     nheads_k: int = 2
     head_dim: int = 16
-    longest: int = 384
+    longest: int = 512
 
 
 class ToyDecoder:
@@ -44,7 +44,7 @@ class ToyDecoder:
 
         def weight(rows: int, columns: int, gain: float = 1.0) -> Tensor:
             drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-            return (gain * rows**-0.5 * drawn).float()
+            return torch.mul(drawn, gain * rows**-0.5).float()
 
         self.embedding = weight(size.vocabulary, width, 0.7 * size.vocabulary**0.5)
         # Sharp attention with a large share of the sum makes tokens depend on what the caches hold.
@@ -135,10 +135,11 @@ def certainty(model: ToyDecoder, prompt: list[int], text: list[int], logits: Ten
     return Certainty(text, error, Bound(torch.float32, 0).allowed(exact, plain), float((best[:, 0] - best[:, 1]).min()))
 
 
-def random_prompt(size: Size, seqlen: int, seed: int) -> list[int]:
-    """A prompt of ``seqlen`` tokens."""
-    drawn = torch.randint(0, size.vocabulary, (seqlen,), generator=torch.Generator().manual_seed(seed))
-    return [int(token) for token in drawn]
+def random_prompts(size: Size, seqlens: tuple[int, ...], seed: int) -> list[list[int]]:
+    """Prompts of so many tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(0, size.vocabulary, (seqlen,), generator=generator) for seqlen in seqlens]
+    return [[int(token) for token in prompt] for prompt in drawn]
 
 
 class PagedCaches:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompt
+from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompts
 from torch import Tensor
 
 from flash_attn import use_backend
 
 TOKENS, FEW = 256, 40
 MODEL = ToyDecoder(Size(), seed=4)
-PROMPTS = [random_prompt(MODEL.size, seqlen, seed=seqlen) for seqlen in (16, 21)]
+PROMPTS = random_prompts(MODEL.size, (16, 21), seed=4)
 NO_DRAFTS: list[list[int]] = [[], []]
 
 
@@ -56,23 +56,23 @@ def test_recomputing_for_every_token(tokens: int, generated: list[list[int]]) ->
     assert MODEL.generate_anew(PROMPTS, tokens) == [text[:tokens] for text in generated]
 
 
-class _SwappedPages(PagedCaches):
-    """Exchanges the first two pages of the first sequence once both are full."""
+class _WrongPage(PagedCaches):
+    """Gives the first sequence the first page of the other one, once both have left it."""
 
-    swapped = False
+    mistaken = False
 
     def logits(self, tokens: Tensor, sequences: slice = slice(None)) -> Tensor:
-        if not self.swapped and int(self.seqlens[0]) > 32:
-            self.block_table[0, :2] = self.block_table[0, :2].flip(0)
-            self.swapped = True
+        if not self.mistaken and int(self.seqlens.min()) > 16:
+            self.block_table[0, 0] = self.block_table[1, 0]
+            self.mistaken = True
         return super().logits(tokens, sequences)
 
 
 def test_a_wrong_page_gives_other_tokens(generated: list[list[int]]) -> None:
     with use_backend("cpu"):
-        caches = _SwappedPages(MODEL, len(PROMPTS), 16)
+        caches = _WrongPage(MODEL, len(PROMPTS), 16)
         texts, _ = generate_from_pages(caches, PROMPTS, NO_DRAFTS, FEW)
-    assert caches.swapped
+    assert caches.mistaken
     assert texts[0] != generated[0][: len(texts[0])]
     assert texts[1] == generated[1][: len(texts[1])]
 

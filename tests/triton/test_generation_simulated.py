@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompt
+from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompts
 
 TOKENS = 8
 MODEL = ToyDecoder(Size(longest=64), seed=4)
-PROMPTS = [random_prompt(MODEL.size, seqlen, seed=seqlen) for seqlen in (16, 20)]
+PROMPTS = random_prompts(MODEL.size, (16, 20), seed=4)
 
 
 def test_tokens_of_full_recomputation(simulate: Callable[[str], None]) -> None:
