@@ -17,7 +17,6 @@ import itertools
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from benchmarks.timing import Progress
 from flash_attn import architectures
 from flash_attn.backends.gpu import architecture_name
 from flash_attn.diagnostics.text_table import terminal_table
+from flash_attn.diagnostics.timing import seconds_a_call, take_turns
 
 # Ratio of a peer's time to ours that each backend aims at, by phase, head_dim and peer.
 _GOALS: dict[str, dict[tuple[str, int, str], float]] = {
@@ -129,18 +129,13 @@ def require_agreement(calls: dict[str, Contender], beyond: float = 0.0) -> None:
 
 def measure(calls: dict[str, Contender], device: torch.device, rounds: int) -> dict[str, float]:
     """Median seconds of one call of each contender, taking turns."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            samples[name].append(_seconds(call, device))
-    return {name: statistics.median(taken) for name, taken in samples.items()}
+    taken = take_turns([partial(_seconds, call, device) for call in calls.values()], rounds)
+    return {name: statistics.median(seconds) for name, seconds in zip(calls, zip(*taken, strict=True), strict=True)}
 
 
 def _seconds(call: Contender, device: torch.device) -> float:
     if device.type != "cuda":
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
+        return seconds_a_call(call, device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     call()  # the clock starts behind a running kernel, so that launch latency is hidden
     begin.record()

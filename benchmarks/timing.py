@@ -1,12 +1,16 @@
-"""Interleaved timing of two callables, and a progress line."""
+"""Ratio of two callables on the CPU that take turns, and a progress line."""
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+import torch
+
+from flash_attn.diagnostics.timing import seconds_a_call, take_turns
 
 
 class Ratio(NamedTuple):
@@ -20,17 +24,11 @@ class Ratio(NamedTuple):
 
 
 def compare(ours: Callable[[], object], peer: Callable[[], object], seconds: float, rounds: int) -> Ratio:
-    """Alternate both, at least 3 and at most ``rounds`` times, for about ``seconds``; each is warmed up once."""
+    """Alternate both, ``rounds`` times or for about ``seconds``, at least 3 times; each is warmed up once."""
     ours()
     peer()
-    times: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or (len(times) < rounds and time.perf_counter() < end):
-        start = time.perf_counter()
-        ours()
-        middle = time.perf_counter()
-        peer()
-        times.append((middle - start, time.perf_counter() - middle))
+    timers = [partial(seconds_a_call, call, torch.device("cpu")) for call in (ours, peer)]
+    times = take_turns(timers, rounds, seconds)
     mine, other = (statistics.median(column) for column in zip(*times, strict=True))
     low, _, high = statistics.quantiles([b / a for a, b in times], n=4, method="inclusive")
     return Ratio(mine, other, other / mine, low, high)

@@ -1,12 +1,15 @@
 """The figures that a GPU benchmark prints, from times made up here."""
 
 import re
+import time
 
 import pytest
+import torch
 
 from benchmarks.anchors import ANCHORS, nearest
 from benchmarks.gpu_attention import Shape, beside_anchor, report
 from flash_attn.architectures import ARCHITECTURES
+from flash_attn.diagnostics.timing import seconds_a_call, take_turns
 
 MI300X_CAUSAL = ("gfx942", "forward", "bfloat16", 128, True)
 
@@ -60,3 +63,24 @@ def test_a_report_has_the_public_figure_beside_its_row() -> None:
     assert header.endswith("flash/ours  ours/public  public TFLOP/s  public figure")
     assert re.split(r"\s{2,}", row)[4:] == ["351.0", "175.5", "2.00", "0.50", "702", str(ANCHORS[19])]
     assert ANCHORS[19].product == "H200"
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+
+    def timer(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    taken = take_turns([lambda: timer("ours"), lambda: timer("peer")], rounds=4)
+    assert taken == [(1, 2), (3, 4), (5, 6), (7, 8)]
+    assert order == ["ours", "peer"] * 4
+
+
+@pytest.mark.parametrize(("rounds", "seconds", "expected"), [(9, 0.0, 3), (2, 0.0, 2), (5, 60.0, 5)])
+def test_time_ends_the_rounds_but_three(rounds: int, seconds: float, expected: int) -> None:
+    assert len(take_turns([lambda: 1.0], rounds, seconds)) == expected
+
+
+def test_seconds_are_those_of_one_call() -> None:
+    assert seconds_a_call(lambda: time.sleep(0.01), torch.device("cpu"), repeats=3) >= 0.01

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from flash_attn import __version__, dispatch
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.diagnostics.text_table import terminal_table
+from flash_attn.diagnostics.timing import seconds_a_call, take_turns
 from flash_attn.flash_attn_interface import flash_attn_func, flash_attn_with_kvcache
 
 _NO_MATPLOTLIB = "--plot needs matplotlib, which is not installed: pip install 'flash-attn[plot]'"
@@ -182,31 +183,16 @@ def _calls(problem: Problem, device: torch.device) -> tuple[Callable[[], object]
 
 def _measure(problem: Problem, device: torch.device, rounds: int, seconds: float) -> Measurement:
     """Time both for ``rounds`` rounds of about ``seconds`` each."""
-    calls = _calls(problem, device)
-    repeats = []
-    for call in calls:
-        _time(call, device, 1)
-        repeats.append(max(1, round(seconds / _time(call, device, 1))))
-    samples: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for call, repeat, taken in zip(calls, repeats, samples, strict=True):
-            taken.append(_time(call, device, repeat))
-    return Measurement(problem, *map(_summary, samples))
+    timers: list[Callable[[], float]] = []
+    for call in _calls(problem, device):
+        seconds_a_call(call, device)
+        repeats = max(1, round(seconds / seconds_a_call(call, device)))
+        timers.append(partial(seconds_a_call, call, device, repeats))
+    ours, sdpa = zip(*take_turns(timers, rounds), strict=True)
+    return Measurement(problem, _summary(ours), _summary(sdpa))
 
 
-def _time(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Seconds of one call, from ``repeats`` in a row."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / repeats
-
-
-def _summary(samples: list[float]) -> Timing:
+def _summary(samples: Sequence[float]) -> Timing:
     lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(median, 50 * (upper - lower) / median)
 
