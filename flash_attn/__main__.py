@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all passed, 1 something failed, 2 the backend is not available.",
     )
     checking.add_argument(
-        "--backend", choices=support.BACKENDS, help="backend to check (default: the fastest available)"
+        "--backend", choices=support.BACKENDS, help="default: FLASH_ATTENTION_BACKEND, else the fastest available"
     )
     checking.add_argument("--device", choices=("cpu", "cuda"), help="where to run; cuda stands for AMD's GPUs too")
     checking.add_argument("--quick", action="store_true", help="one dtype instead of three")

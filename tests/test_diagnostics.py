@@ -196,6 +196,15 @@ def test_check_shows_what_is_unsupported_without_failing(
 
 
 @pytest.mark.usefixtures("few_features")
+def test_check_takes_the_backend_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with dispatch.use_backend("reference"):
+        assert main(["check", "--quick"]) == check.PASSED
+        assert main(["check", "--quick", "--backend", "cpu"]) == check.PASSED
+    checked = [line.split(" on ")[0] for line in capsys.readouterr().out.splitlines() if " on cpu" in line]
+    assert checked == ["backend reference", "backend cpu"]
+
+
+@pytest.mark.usefixtures("few_features")
 def test_check_of_an_unavailable_backend_lists_the_reasons(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
     """Check a backend, print the table and return the exit code.
 
     Args:
-        backend: name of the backend; ``None`` takes the fastest one that is available.
+        backend: name of the backend; ``None`` takes that of ``FLASH_ATTENTION_BACKEND``, else the fastest available.
         device: ``cpu`` or ``cuda`` (AMD's GPUs too); ``None`` takes a GPU where one can be used.
         quick: features in one dtype, the most exact that the backend has, instead of three. Emulated kernels
             always run in one, on short cases.
@@ -52,8 +52,9 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
     Returns:
         0 when everything that is supported passed, 1 when something failed, 2 when there is nothing to check.
     """
+    asked = backend or dispatch.requested()
     try:
-        name, where = choose(backend, device)
+        name, where = choose(None if asked == "auto" else asked, device)
     except UnavailableError as error:
         print(error)
         return UNAVAILABLE
