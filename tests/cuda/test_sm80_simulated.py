@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.cuda
 FP16, BF16 = torch.float16, torch.bfloat16
 
 
-def _case(head_dim: int, dtype: torch.dtype, **changes: object) -> AttentionCase:
+def _case(head_dim: int, dtype: torch.dtype, **changes: Any) -> AttentionCase:
     base = AttentionCase(
         seqlens_q=(70, 70),
         seqlens_k=(140, 140),
@@ -56,8 +57,8 @@ def _run_split(name: str, case: AttentionCase, spec: AttentionSpec, inputs: Atte
     _require(compare_results(case, spec, inputs, {"out": result.out, "lse": result.softmax_lse}))
 
 
-VARLEN = {"varlen": True, "seqlens_q": (5, 131, 64, 0), "seqlens_k": (17, 140, 0, 3)}
-SHAPES = {
+VARLEN: dict[str, Any] = {"varlen": True, "seqlens_q": (5, 131, 64, 0), "seqlens_k": (17, 140, 0, 3)}
+SHAPES: dict[str, dict[str, Any]] = {
     "unbounded": {},
     "causal": {"causal": True},
     "rows without keys": {"causal": True, "seqlens_q": (150,), "seqlens_k": (70,)},
@@ -70,7 +71,7 @@ SHAPES = {
     "negative scale": {"softmax_scale": -0.3},
     "scale of zero": {"softmax_scale": 0.0, "causal": True},
 }
-FEATURES = {
+FEATURES: dict[str, dict[str, Any]] = {
     "varlen": {**VARLEN, "seqused": True},
     "softcap": {"softcap": 2.0},
     "alibi": {"alibi_dims": 2},
