@@ -130,4 +130,5 @@ def swizzled(addresses: Array, width: int) -> Array:
     if not width:
         return addresses
     bits = width // 16 - 1
-    return addresses ^ ((addresses >> 7 & bits) << 4)
+    moved: Array = addresses ^ ((addresses >> 7 & bits) << 4)
+    return moved

@@ -1,11 +1,11 @@
 """mbarriers of shared memory, and the transfers of the TMA unit that complete on them.
 
-A transfer arrives as late as it can: when nothing else can run any more. So what is read without waiting is found.
+A transfer arrives as late as it can: when nothing else can run any more, and the newest first, since nothing orders
+them. So what is read without waiting for its own transfer is found.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class Transactions:
         """None is initialised."""
         self._batch = batch
         self._barriers: dict[Key, _Barrier] = {}
-        self._transfers: deque[Transfer] = deque()
+        self._transfers: list[Transfer] = []
 
     @property
     def parked(self) -> bool:
@@ -159,10 +159,10 @@ class Transactions:
         self._transfers.append(transfer)
 
     def deliver(self) -> bool:
-        """Let the oldest transfer arrive; whether there was one."""
+        """Let the newest transfer arrive; whether there was one."""
         if not self._transfers:
             return False
-        transfer = self._transfers.popleft()
+        transfer = self._transfers.pop()
         transfer.deliver()
         barrier = self._at(transfer.lane, transfer.key)
         if barrier.bytes < transfer.bytes:
