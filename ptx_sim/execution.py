@@ -19,8 +19,10 @@ from ptx_sim.threads import Shape, Threads
 from ptx_sim.transactions import Transactions
 from ptx_sim.types import Array
 
-# turns of one loop after which others run in between, for threads that wait for memory in a loop
-_PATIENCE = 20000
+# turns of a loop that polls after which others run in between
+_PATIENCE = 500
+# times that nobody but those who poll or sleep could run, after which nobody will help them
+_IDLE_TURNS = 500
 
 
 def run(
@@ -81,6 +83,9 @@ class Batch:
         self._blocks = blocks
         self._ready: dict[int, Array] = {}
         self._asleep: dict[int, Array] = {}
+        self._idle = 0
+        # whether an instruction looked at memory that others may change since the latest turn of a loop
+        self.polled = False
         self._all_live = t.everyone
         self._block: BasicBlock = program.blocks[0]
         self._moved = False
@@ -96,8 +101,9 @@ class Batch:
             mask = self._ready.pop(position)
             node = nodes[position]
             if node < 0:
-                turns = turns + 1 if self._ready else 0
-                if turns > _PATIENCE:
+                turns = turns + 1 if self.polled else 0
+                self.polled = False
+                if turns > (_PATIENCE if self._idle == 0 else 1):
                     turns = 0
                     _add(self._asleep, ~node, mask)
                 else:
@@ -110,8 +116,15 @@ class Batch:
 
     def _some_ready(self) -> bool:
         while not self._ready:
-            self._ready, self._asleep = self._asleep, {}
-            if not self._ready and not self.transactions.deliver():
+            delivered = self.transactions.deliver()
+            if self._asleep:
+                self._idle = 0 if delivered else self._idle + 1
+            for position, mask in self._asleep.items():
+                _add(self._ready, position, mask)
+            self._asleep = {}
+            if self._idle > _IDLE_TURNS:
+                raise DeadlockError("every thread that can run waits for something that nobody does")
+            if not delivered:
                 break
         if self._ready:
             return True

@@ -28,13 +28,13 @@ __device__ inline void transpose_quad(uint32_t (&words)[4]) {
 // Write a thread's two rows of `out` (rows, columns), 16 bytes at a time, and of `lse`.
 template <class Element, class Work, class Out>
 __device__ void store_rows(const ForwardParams& p, const Work& work, int first_row,
-                           const ThreadPositions& positions, const Out& out, const float (&lse)[2]) {
+                           const ThreadPositions& positions, const Out& out,
+                           const float (&lse)[2]) {
   constexpr int kColumns = decltype(size<1>(out))::value;  // of a thread: a quarter of a row
   const int quarter = threadIdx.x % 4;
   Element* head = static_cast<Element*>(p.out) +
                   head_offset(p.out_strides, work.batch, work.sequence.first_q, work.head);
-  float* head_lse =
-      p.softmax_lse + lse_offset(p, work.batch, work.sequence.first_q, work.head);
+  float* head_lse = p.softmax_lse + lse_offset(p, work.batch, work.sequence.first_q, work.head);
   const cutlass::NumericArrayConverter<Element, float, 2> converter;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

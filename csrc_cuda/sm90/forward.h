@@ -13,7 +13,8 @@
 namespace flash_attn::cuda::sm90 {
 
 // A tile of kBlockM queries (64 for each of two or three consumers) and kBlockN keys; kStages
-// blocks of keys and as many of values are in shared memory.
+// blocks of keys and as many of values are in shared memory. Softcap and ALiBi make 192 queries
+// 128.
 template <int kBlockM_, int kBlockN_, int kStages_>
 struct ForwardTile {
   static constexpr int kBlockM = kBlockM_, kBlockN = kBlockN_, kStages = kStages_;
@@ -33,7 +34,9 @@ struct ForwardArguments {
 template <class Element_, class Tile_, int kHeadDim_, ForwardFeatures kFeatures_>
 struct Forward {
   using Element = Element_;
-  using Tile = Tile_;
+  // three consumers have too few registers to compute more than a product's softmax without spills
+  using Tile = std::conditional_t<(kFeatures_.softcap || kFeatures_.alibi) && Tile_::kBlockM == 192,
+                                  ForwardTile<128, Tile_::kBlockN, Tile_::kStages>, Tile_>;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr ForwardFeatures kFeatures = kFeatures_;
   static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN;

@@ -21,14 +21,15 @@ template <class Element, int kRows, int kColumns, int kStages>
 using RowsLayout = decltype(tile_to_shape(GMMA::Layout_K_SW128_Atom<Element>{},
                                           Shape<Int<kRows>, Int<kColumns>, Int<kStages>>{}));
 template <class Element, int kRows, int kColumns, int kStages>
-using ColumnsLayout = decltype(tile_to_shape(GMMA::Layout_MN_SW128_Atom<Element>{},
-                                             Shape<Int<kColumns>, Int<kRows>, Int<kStages>>{},
-                                             Step<_2, _1, _3>{}));
+using ColumnsLayout =
+    decltype(tile_to_shape(GMMA::Layout_MN_SW128_Atom<Element>{},
+                           Shape<Int<kColumns>, Int<kRows>, Int<kStages>>{}, Step<_2, _1, _3>{}));
 
 // Q times K transposed, both in shared memory, for kBlockM / 64 warpgroups.
 template <class Element, int kBlockM, int kBlockN, int kHeadDim>
 using ScoreMma = decltype(make_tiled_mma(
-    GMMA::ss_op_selector<Element, Element, float, Shape<Int<kBlockM>, Int<kBlockN>, Int<kHeadDim>>>(),
+    GMMA::ss_op_selector<Element, Element, float,
+                         Shape<Int<kBlockM>, Int<kBlockN>, Int<kHeadDim>>>(),
     Layout<Shape<Int<kBlockM / kWarpgroupRows>, _1, _1>>{}));
 
 // P, in registers, times V, in shared memory.
@@ -58,8 +59,8 @@ __device__ void start_product(const Mma& mma, const A& a, const B& b, C& c) {
 template <class Accumulator>
 __device__ auto rows_and_columns(Accumulator& accumulator) {
   constexpr int kColumns = decltype(size(accumulator))::value / 2;
-  return make_tensor(accumulator.data(), Layout<Shape<_2, Shape<_2, Int<kColumns / 2>>>,
-                                                Stride<_2, Stride<_1, _4>>>{});
+  return make_tensor(accumulator.data(),
+                     Layout<Shape<_2, Shape<_2, Int<kColumns / 2>>>, Stride<_2, Stride<_1, _4>>>{});
 }
 
 // Convert an accumulator to `operand`, the first one of a product that sums over its columns: a

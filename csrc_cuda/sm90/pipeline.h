@@ -1,8 +1,9 @@
 // Barriers: tiles that pass from the producer to the consumers, and the consumers' turns.
 #pragma once
 
-#include <cute/arch/cluster_sm90.hpp>
 #include <cutlass/arch/barrier.h>
+
+#include <cute/arch/cluster_sm90.hpp>
 
 namespace flash_attn::cuda::sm90 {
 

@@ -28,16 +28,16 @@ __device__ void produce(typename Instance::Shared& shared,
       uint64_t* barrier = shared.key_ring.begin_fill(key, Tile::kBlockN * kRowBytes);
       const auto origin = tile_origin(p.k_strides, block * Tile::kBlockN, work.head_k, work.batch,
                                       sequence.first_k, sequence.seqlen_k);
-      load_tile<kVarlen, Tile::kBlockN, kHeadDim>(
-          arguments.maps.k, origin, shared.k[key.stage], barrier, CacheHint::EVICT_LAST);
+      load_tile<kVarlen, Tile::kBlockN, kHeadDim>(arguments.maps.k, origin, shared.k[key.stage],
+                                                  barrier, CacheHint::EVICT_LAST);
       key.advance();
     };
     const auto load_values = [&](int block) {
       uint64_t* barrier = shared.value_ring.begin_fill(value, Tile::kBlockN * kRowBytes);
       const auto origin = tile_origin(p.v_strides, block * Tile::kBlockN, work.head_k, work.batch,
                                       sequence.first_k, sequence.seqlen_k);
-      load_tile<kVarlen, Tile::kBlockN, kHeadDim>(
-          arguments.maps.v, origin, shared.v[value.stage], barrier, CacheHint::EVICT_LAST);
+      load_tile<kVarlen, Tile::kBlockN, kHeadDim>(arguments.maps.v, origin, shared.v[value.stage],
+                                                  barrier, CacheHint::EVICT_LAST);
       value.advance();
     };
 

@@ -35,8 +35,8 @@ struct TileOrder {
     const int64_t group = p.nheads_q / p.nheads_k;
     const int64_t head_bytes = int64_t{p.seqlen_k} * (p.head_dim + p.head_dim_v) * 2 + 1;
     pairs = static_cast<int>(all);
-    section_pairs = static_cast<int>(
-        std::min(all, group * std::max<int64_t>(cache_bytes / head_bytes, 1)));
+    section_pairs =
+        static_cast<int>(std::min(all, group * std::max<int64_t>(cache_bytes / head_bytes, 1)));
     sections = ceil_div(pairs, section_pairs);
   }
 

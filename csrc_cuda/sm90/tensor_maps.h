@@ -9,14 +9,13 @@
 
 #include <cuda.h>
 #include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
-#include <type_traits>
+#include <cutlass/numeric_types.h>
 
 #include <cute/arch/copy_sm90_desc.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
-#include <cutlass/numeric_types.h>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "common/sequences.h"
 #include "params.h"
@@ -109,10 +108,10 @@ CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& stri
                              ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                              : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
-  const CUresult result = tensor_map_encoder()(
-      &map, kType, kRank, const_cast<void*>(tensor), sizes, steps, box, ones,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      tensor_map_encoder()(&map, kType, kRank, const_cast<void*>(tensor), sizes, steps, box, ones,
+                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                           CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw std::runtime_error(std::string("the CUDA driver refuses a tensor map of ") + name +
                              " (error " + std::to_string(result) + ")");

@@ -81,6 +81,7 @@ def _shape(d: Decoding) -> tuple[str, int]:
 @instruction("ld", "ldu")
 def _(d: Decoding) -> Execute:
     d.ignore(*_HINTS)
+    polls = any(modifier in d.modifiers for modifier in ("volatile", "relaxed", "acquire"))
     while d.flag(*_ORDER):
         pass
     kind, count = _shape(d)
@@ -94,6 +95,8 @@ def _(d: Decoding) -> Execute:
     dtype = DTYPES[kind]
 
     def execute(t: Threads) -> None:
+        if polls:
+            t.batch.polled = True
         active = t.active
         where = address(t)
         loaded = load(t, space, active, where if t.everyone else where[active], size, element)

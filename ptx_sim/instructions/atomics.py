@@ -65,7 +65,11 @@ def _(d: Decoding) -> Execute:
         raise d.unsupported("another number of operands is expected")
     unsigned, dtype = UNSIGNED[size_of(kind)], DTYPES[kind]
 
+    polls = name in ("cas", "exch")
+
     def execute(t: Threads) -> None:
+        if polls:
+            t.batch.polled = True
         active = t.active
         where = address(t)[active]
         values = [np.stack([read(t).view(unsigned)[active] for read in source], 1) for source in sources]

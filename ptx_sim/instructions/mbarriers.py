@@ -68,6 +68,7 @@ def _wait(d: Decoding, blocking: bool) -> Execute:
             write(t, t.constant(np.bool_(True)))
             t.batch.transactions.wait(t.mask, address(t), parities)
         else:
+            t.batch.polled = True
             write(t, t.batch.transactions.completed(t.mask, address(t), parities))
 
     return execute

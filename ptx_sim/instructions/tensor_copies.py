@@ -6,7 +6,7 @@ import numpy as np
 
 from ptx_sim.decoding import Decoding, Execute
 from ptx_sim.errors import KernelError
-from ptx_sim.syntax import Address, Immediate, Symbol, Vector, integer
+from ptx_sim.syntax import Address, Register, Vector
 from ptx_sim.tensor_maps import TensorMap, swizzled
 from ptx_sim.threads import Threads
 from ptx_sim.transactions import Transfer
@@ -32,13 +32,9 @@ def tensor_copy(d: Decoding) -> Execute:
     source = d.operand(1)
     if not isinstance(source, Address) or not isinstance(source.coordinates, Vector):
         raise d.unsupported("a tensor map with coordinates is expected")
-    if isinstance(source.base, Immediate):
-        at = integer(source.base.text)
-        base = lambda t: np.int64(at)  # noqa: E731
-    else:
-        base = d.source(source.base, "s64")
-    if isinstance(source.base, Symbol):
+    if not isinstance(source.base, Register):
         raise d.unsupported("the address of a tensor map is expected in a register")
+    base = d.source(source.base, "s64")
     coordinates = [d.source(item, "s32") for item in source.coordinates.items]
     if len(coordinates) != rank:
         raise d.unsupported(f"{rank} coordinates are expected")
@@ -83,25 +79,11 @@ def _begin(
 
     def deliver() -> None:
         values = np.zeros((len(places), 16), np.uint8)
-        for count in np.unique(inside).tolist():
-            if count:
-                rows = np.flatnonzero(inside == count)
-                read = (
-                    t.memory.load(places[rows].astype(np.int64), 16, 1, "TMA load")
-                    if count * tensor.element == 16
-                    else None
-                )
-                size = count * tensor.element
-                if read is None:
-                    unit = size & -size
-                    read = np.concatenate(
-                        [
-                            t.memory.load(places[rows].astype(np.int64) + n, unit, 1, "TMA load")
-                            for n in range(0, size, unit)
-                        ],
-                        axis=1,
-                    )
-                values[rows[:, None], np.arange(size)] = read
+        for count in filter(None, np.unique(inside).tolist()):
+            rows, size = np.flatnonzero(inside == count), count * tensor.element
+            unit, addresses = size & -size, places[inside == count].astype(np.int64)
+            parts = [t.memory.load(addresses + n, unit, 1, "TMA load") for n in range(0, size, unit)]
+            values[rows, :size] = np.concatenate(parts, axis=1)
         t.shared.end_copy(threads, flat, granules, values.view(UNSIGNED[4]))
 
     t.batch.transactions.begin(Transfer(key, lane, tensor.bytes, deliver))

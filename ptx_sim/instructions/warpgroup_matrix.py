@@ -99,12 +99,13 @@ def _product(d: Decoding) -> Execute:
         raise d.unsupported("a shape that is not modelled")
     n = int(columns)
     d.modifiers.remove(shape)
-    if len(d.modifiers) != 3 or d.modifiers[0] != "f32" or any(m not in ("f16", "bf16") for m in d.modifiers[1:]):
+    if len(d.modifiers) != 3 or d.modifiers[0] != "f32" or any(m not in ELEMENTS for m in d.modifiers[1:]):
         raise d.unsupported("types that are not modelled")
-    element = d.modifiers[1]
-    size, decode = ELEMENTS[element]
-    if d.modifiers[2] != element or int(depth) * size != _DEPTH_BYTES or n % 8 or not 8 <= n <= 256:
+    (size, decode_a), (size_b, decode_b) = (ELEMENTS[element] for element in d.modifiers[1:])
+    if size_b != size or int(depth) * size != _DEPTH_BYTES or n % 8 or not 8 <= n <= 256:
         raise d.unsupported("a shape that the types do not have")
+    if size != 1 and d.modifiers[1] != d.modifiers[2]:
+        raise d.unsupported("only 8-bit types may differ")
     d.modifiers = []
     results = d.elements(d.operand(0))
     if len(results) != n // 2:
@@ -116,12 +117,14 @@ def _product(d: Decoding) -> Execute:
     a_matrix = None if in_registers else d.source(1, "u64")
     b_matrix, accumulates = d.source(2, "u64"), d.source(3, "pred")
     constants = [_constant(d, number) for number in range(4, len(d.operands))]
-    if len(constants) != (3 if in_registers else 4) or (in_registers and len(a) != 4):
+    # only 16-bit types may be transposed, and only in shared memory
+    transpositions = 0 if size != 2 else 1 if in_registers else 2
+    if len(constants) != 2 + transpositions or (in_registers and len(a) != 4):
         raise d.unsupported("another number of operands is expected")
     if any(c not in (1, -1) for c in constants[:2]) or any(c not in (0, 1) for c in constants[2:]):
         raise d.unsupported("signs of 1 or -1 and transpositions of 0 or 1 are expected")
     sign = F32(constants[0] * constants[1])
-    a_across, b_across = (False, *constants[2:]) if in_registers else constants[2:]
+    a_across, b_across = [0, 0, *constants[2:]][-2:]
 
     def execute(t: Threads) -> None:
         b_descriptors = np.broadcast_to(b_matrix(t), t.count)
@@ -138,10 +141,10 @@ def _product(d: Decoding) -> Execute:
             def compute() -> None:
                 # (row, k) and (column, k)
                 if left is None:
-                    a_values = decode(_fragment(t, a, lanes))
+                    a_values = decode_a(_fragment(t, a, lanes))
                 else:
-                    a_values = decode(_operand(t, group, int(left), _ROWS, bool(a_across)))
-                product = sign * np.matmul(a_values, decode(_operand(t, group, int(b), n, bool(b_across))).T)
+                    a_values = decode_a(_operand(t, group, int(left), _ROWS, bool(a_across)))
+                product = sign * np.matmul(a_values, decode_b(_operand(t, group, int(b), n, bool(b_across))).T)
                 _accumulate(t, product, lanes, reads if adds else None, writes)
 
             t.products.begin(group, compute)
@@ -176,18 +179,21 @@ def _operand(t: Threads, group: int, descriptor: int, rows: int, across: bool) -
     ``across``: neighbours in memory are neighbours along the rows, not along the sum.
     """
     swizzle = {0: 0, 1: 128, 2: 64, 3: 32}[descriptor >> 62]
-    if swizzle != 128 or descriptor >> 49 & 7:
-        raise KernelError(
-            "wgmma: only matrices with a swizzle of 128 bytes, without a base offset, are modelled", group * WARPGROUP
-        )
+    if descriptor >> 49 & 7:
+        raise KernelError("wgmma: matrices with a base offset are not modelled", group * WARPGROUP)
     start, leading, stride = (16 * (descriptor >> shift & 0x3FFF) for shift in (0, 16, 32))
+    # without a swizzle the 16 bytes of a row stand alone, and the two distances change their places
+    width = swizzle or 16
     if across:
-        # 64 elements of 2 bytes along the rows; 8 of the sum
+        # width / 2 elements along the rows; 8 of the sum
         row, depth = np.arange(0, rows, 8), np.arange(16)
-        chunks = (row // 64 * leading + row % 64 * 2) + (depth // 8 * stride + depth % 8 * 128)[:, None]
+        along, deep = (leading, stride) if swizzle else (stride, leading)
+        chunks = (row // (width // 2) * along + row % (width // 2) * 2) + (depth // 8 * deep + depth % 8 * width)[
+            :, None
+        ]
     else:
         row, chunk = np.arange(rows), np.arange(2)
-        chunks = (row // 8 * stride + row % 8 * 128)[:, None] + chunk * 16
+        chunks = (row // 8 * stride + row % 8 * width)[:, None] + chunk * (16 if swizzle else leading)
     addresses = swizzled(start + chunks.reshape(-1), swizzle)
     words = _read(t, group, addresses)
     if not across:

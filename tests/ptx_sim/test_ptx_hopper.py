@@ -140,7 +140,8 @@ def _wgmma(
     out = np.zeros((128, 8), np.float32)
     launch(kernel("\n".join(body), 2, SHARED), out, data, threads=128)
     # (warp, row, quad thread, column block, lower rows, column of a pair)
-    return out.reshape(4, 8, 4, 2, 2, 2).transpose(0, 4, 1, 3, 2, 5).reshape(64, 16)
+    matrix: np.ndarray[Any, Any] = out.reshape(4, 8, 4, 2, 2, 2).transpose(0, 4, 1, 3, 2, 5).reshape(64, 16)
+    return matrix
 
 
 @pytest.mark.parametrize("across", [False, True], ids=["along the sum", "across the sum"])

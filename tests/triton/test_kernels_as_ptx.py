@@ -46,6 +46,12 @@ def test_pipelined_forward_on_sm_80() -> None:
     assert counts["async_copy"] > 0
 
 
+def test_forward_on_sm_90() -> None:
+    case = AttentionCase((130,), (190,), 2, 1, 64, 64, BF16, causal=True, backward=False)
+    with ptx_sim.triton_device("sm_90"):
+        assert not failures(compare_forward(case, ForwardConfig(block_m=64, block_n=64, num_warps=4)))
+
+
 @pytest.mark.parametrize("name", BACKWARD_CASES)
 def test_backward_on_sm_80(name: str) -> None:
     with ptx_sim.triton_device("sm_80"):
