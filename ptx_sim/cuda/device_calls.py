@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+
 from ptx_sim.cuda.errors import CudaError, Status
 from ptx_sim.cuda.runtime import CudaRuntime, as_int, implements, write_int, write_word
 from ptx_sim.targets import Target
 
 _VERSION = 13000
+_PROPERTIES_BYTES = 1008  # of cudaDeviceProp
 
 
 def _attributes(target: Target) -> dict[int, int]:
@@ -62,6 +66,18 @@ def _device_get_attribute(runtime: CudaRuntime, pointer: int, attribute: int, nu
     if as_int(attribute) not in values:
         raise CudaError(Status.INVALID_VALUE)
     write_int(pointer, values[as_int(attribute)])
+
+
+@implements("cudaGetDeviceProperties")
+def _get_device_properties(runtime: CudaRuntime, pointer: int, number: int) -> None:
+    """Name, shared memory, registers and compute capability of cudaDeviceProp as CUDA 13 lays it out; the rest is 0."""
+    target = _check_device(runtime, number)
+    values = _attributes(target)
+    properties = bytearray(_PROPERTIES_BYTES)
+    struct.pack_into("256s", properties, 0, f"simulated {target.name}".encode())
+    struct.pack_into("<Qii", properties, 296, values[8], values[12], values[10])
+    struct.pack_into("<ii", properties, 360, *target.capability)
+    ctypes.memmove(pointer, bytes(properties), len(properties))
 
 
 @implements("cudaRuntimeGetVersion", "cudaDriverGetVersion")
