@@ -17,8 +17,7 @@ struct Dropout {
   uint32_t batch_head, offset, threshold;
 
   __device__ Dropout(const AttentionParams& p, int batch, int head)
-      : batch_head(batch * p.nheads_q + head),
-        offset(static_cast<uint32_t>(p.rng_state[1])) {
+      : batch_head(batch * p.nheads_q + head), offset(static_cast<uint32_t>(p.rng_state[1])) {
     // here, since the initialisers above are compiled for the host too
     threshold = __float2uint_rn(p.dropout_p * 4294967296.f);
     const uint64_t seed = p.rng_state[0];
