@@ -85,6 +85,9 @@ inline Strides strides_of(const Tensor& tensor, const char* name) {
       fail(name, " has stride ", value, " in dimension ", dim,
            "; native kernels read multiples of ", elements, ": make it contiguous");
     }
+    if (value == 0 && dim == dims - 3) {
+      fail(name, " repeats one row (stride 0 in dimension ", dim, "): make it contiguous");
+    }
     return to_int32(value, "a stride");
   };
   if (tensor.numel() > 0 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kBytes != 0) {
