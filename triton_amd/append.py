@@ -45,6 +45,15 @@ class NewTokens:
 
 
 @triton.jit
+def _load_wide(ptrs, mask):
+    """Rows of a tensor in fp32, 0 where masked; 8-bit floats by way of bfloat16, which every target converts to."""
+    x = tl.load(ptrs, mask=mask, other=0.0)
+    if x.dtype.primitive_bitwidth == 8:
+        x = x.to(tl.bfloat16)
+    return x.to(tl.float32)
+
+
+@triton.jit
 def _load_rotated(
     ptr, offsets, positions, exists, cos_ptr, sin_ptr, seqlen_ro, stride_cs, stride_cd, stride_ss, stride_sd,
     DIM: tl.constexpr, BLOCK_D: tl.constexpr, ROTARY_DIM: tl.constexpr, INTERLEAVED: tl.constexpr,
@@ -52,7 +61,7 @@ def _load_rotated(
     """Rows of a tensor in fp32, turned by their positions; a position outside of the table turns nothing."""
     dims = tl.arange(0, BLOCK_D)
     mask = exists[:, None] & (dims < DIM)[None, :]
-    x = tl.load(ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = _load_wide(ptr + offsets, mask)
     if ROTARY_DIM > 0:
         if INTERLEAVED:
             partner = dims ^ 1
@@ -139,7 +148,7 @@ def _append_kernel(
         v_mask = fits[:, None] & (dims_v < HEAD_DIM_V)[None, :]
         v_new_offsets = packed_offsets(tokens, heads, stride_nvs, stride_nvh, BLOCK_DV)
         v_new_ptr += batch_wide * stride_nvb + new_start * stride_nvs
-        v = tl.load(v_new_ptr + v_new_offsets, mask=v_mask, other=0.0).to(tl.float32)
+        v = _load_wide(v_new_ptr + v_new_offsets, v_mask)
         v_offsets = page * stride_vb + packed_offsets(slots, heads, stride_vs, stride_vh, BLOCK_DV)
         if v_descale is not None:
             scale = tl.load(v_descale + batch * stride_v_descale_b + heads * stride_v_descale_h)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from generation import PagedCaches, Size, ToyDecoder, certainty, generate_from_pages, random_prompts
+from generation import (  # type: ignore[import-not-found]
+    PagedCaches,
+    Size,
+    ToyDecoder,
+    certainty,
+    generate_from_pages,
+    random_prompts,
+)
 
 TOKENS = 8
 MODEL = ToyDecoder(Size(longest=64), seed=4)

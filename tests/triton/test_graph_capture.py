@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from decode_grid import CORE
+from decode_grid import CORE  # type: ignore[import-not-found]
 from flash_attn.triton_amd.launch import Launch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
