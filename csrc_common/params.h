@@ -28,6 +28,7 @@ struct AttentionParams : Features {
   int32_t batch, nheads_q, nheads_k, seqlen_q, seqlen_k;
   int32_t window_left, window_right;
   float softmax_scale, softcap_value, dropout_p;
+  uint32_t dropout_threshold;  // a 32-bit random word below it drops its element
   const int32_t* cu_seqlens_q;
   const int32_t* cu_seqlens_k;
   const float* alibi_slopes;   // (nheads_q) or (batch, nheads_q), else null

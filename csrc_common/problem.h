@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "tensor_checks.h"
 
@@ -46,6 +47,9 @@ inline void set_scores(AttentionParams& p, const Request& r, int64_t batch, int6
   p.softcap_value = static_cast<float>(r.softcap);
   p.dropout = r.dropout_p > 0;
   p.dropout_p = static_cast<float>(r.dropout_p);
+  if (p.dropout_p >= 1.f) fail("dropout_p is 1 in float32; native kernels take less");
+  p.dropout_threshold =
+      static_cast<uint32_t>(std::min(4294967295.0, std::nearbyint(r.dropout_p * 4294967296.0)));
   if (p.dropout != r.rng_state.has_value()) fail("rng_state comes with dropout_p, and only then");
   p.rng_state = data_of<uint64_t>(r.rng_state, "rng_state", ScalarType::Long, {2}, r.q);
 

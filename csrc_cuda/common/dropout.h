@@ -17,9 +17,9 @@ struct Dropout {
   uint32_t batch_head, offset, threshold;
 
   __device__ Dropout(const AttentionParams& p, int batch, int head)
-      : batch_head(batch * p.nheads_q + head), offset(static_cast<uint32_t>(p.rng_state[1])) {
-    // here, since the initialisers above are compiled for the host too
-    threshold = __float2uint_rn(p.dropout_p * 4294967296.f);
+      : batch_head(batch * p.nheads_q + head),
+        offset(static_cast<uint32_t>(p.rng_state[1])),
+        threshold(p.dropout_threshold) {
     const uint64_t seed = p.rng_state[0];
     key = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   }

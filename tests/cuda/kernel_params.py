@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_float, c_int32, c_void_p
+from ctypes import c_bool, c_float, c_int32, c_uint32, c_void_p
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs
+from flash_attn.backends.dropout import dropout_threshold
 
 _Fields = list[tuple[str, Any]]
 
@@ -29,6 +30,7 @@ _ATTENTION: _Fields = [
     *((name, c_bool) for name in _FLAGS),
     *((name, c_int32) for name in _SIZES),
     *((name, c_float) for name in ("softmax_scale", "softcap_value", "dropout_p")),
+    ("dropout_threshold", c_uint32),
     *((name, c_void_p) for name in ("cu_seqlens_q", "cu_seqlens_k", "alibi_slopes")),
     ("alibi_batch_stride", c_int32),
     *((name, c_void_p) for name in ("rng_state", "q", "k", "v")),
@@ -100,6 +102,7 @@ def fill(params: Params, spec: AttentionSpec, inputs: AttentionInputs) -> None:
     params.window_right = longest if spec.window_right < 0 else min(spec.window_right, longest)
     params.softmax_scale, params.softcap_value = spec.softmax_scale, spec.softcap
     params.dropout_p = spec.dropout_p
+    params.dropout_threshold = dropout_threshold(spec.dropout_p)
     slopes = inputs.alibi_slopes
     params.alibi_batch_stride = spec.nheads_q if slopes is not None and slopes.dim() == 2 else 0
     put(params, q=inputs.q, k=inputs.k, v=inputs.v, alibi_slopes=slopes, rng_state=inputs.rng_state)
