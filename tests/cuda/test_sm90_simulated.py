@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ D128 = Kernel(FP16, 128, (128, 128, 2), ("masked",))
 D128_VARLEN = Kernel(BF16, 128, (128, 128, 2), ("varlen", "masked"))
 
 
-def _case(kernel: Kernel, **changes: object) -> AttentionCase:
+def _case(kernel: Kernel, **changes: Any) -> AttentionCase:
     base = AttentionCase(
         seqlens_q=(200, 200),
         seqlens_k=(300, 300),
@@ -39,7 +40,7 @@ def _run(kernel: Kernel, case: AttentionCase, multiprocessors: int = 3) -> None:
     assert all(comparison.passed for comparison in comparisons), comparisons
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "unbounded": {},
     "causal": {"causal": True},
     "rows without keys": {"causal": True, "seqlens_q": (300,), "seqlens_k": (130,)},
@@ -60,7 +61,7 @@ def test_masks_and_shapes(kernel: Kernel, name: str) -> None:
     _run(kernel, replace(_case(kernel), **SHAPES[name]))
 
 
-RAGGED = {
+RAGGED: dict[str, dict[str, Any]] = {
     "every length": {"seqlens_q": (5, 231, 64, 0, 1), "seqlens_k": (17, 340, 0, 3, 1)},
     "keys in use": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "seqused": True},
     "one row": {"seqlens_q": (1,), "seqlens_k": (1,)},
@@ -115,7 +116,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_kernels(name: str) -> None:
     kernel = OTHERS[name]
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "softcap": {"softcap": 2.0},
         "alibi": {"alibi_dims": 2},
     }
