@@ -143,6 +143,7 @@ FEATURES: tuple[Feature, ...] = (
     _decode("paged", _APPEND, page_size=16),
     _decode("paged, 64 tokens a page", _APPEND, page_size=64),
     _decode("cache_batch_idx", _APPEND, batch_idx=True),
+    _decode("cache_batch_idx, a row for two sequences", batch_idx=True, shares_cache=True),
     _decode("cache_leftpad", leftpad=True),
     _decode("num_splits", num_splits=3),
     _decode("attention sink", sink=True),

@@ -1,6 +1,6 @@
-"""What decode_grid.py names for simulated GPUs, through the public operators as machine code of each of them.
+"""What decode_grid.py names for simulated GPUs, through the public operators as code of each of them.
 
-A few cases are part of every run of the tests; ``-m slow`` runs all of them on all five.
+A case each is part of every run of the tests; ``-m slow`` runs all of them on all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _QUICK = {
     "gfx950": "shared cache row",
     "gfx1100": "page 1, crossed",
     "gfx1201": "page 256, crossed",
+    "sm_80": "page 1, crossed",
+    "sm_90": "shared cache row",
 }
 
 
