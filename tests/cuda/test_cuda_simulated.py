@@ -34,7 +34,7 @@ from pathlib import Path
 from flash_attn import dispatch
 native = dispatch.backend("cuda")
 native.library = replace(native.library, path=Path(sys.argv[1]))
-q = torch.ones(1, 8, 1, 64, dtype=torch.float16)
+q = torch.ones(1, 8, 1, 64, dtype=torch.bfloat16)
 with flash_attn.use_backend("cuda"):
     flash_attn.flash_attn_func(q, q[:, :1].expand(-1, 8, -1, -1), q)
 """
