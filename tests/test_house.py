@@ -39,7 +39,7 @@ def test_backends_know_nothing_above_them(path: Path) -> None:
 
 
 def test_one_file_knows_the_simulators() -> None:
-    simulators = ("amdgpu_sim", "ptx_sim")
+    simulators = ("amdgpu_sim", "ptx_sim", "simulated_device")
     knowing = {
         path.name for path in _sources("flash_attn") if any(name.startswith(simulators) for name in _imports(path))
     }
@@ -70,12 +70,19 @@ def test_the_simulators_know_nothing_of_flash_attn(path: Path) -> None:
     assert not {name for name in _imports(path) if name.split(".")[0] in ("flash_attn", "build_tools", "tests")}
 
 
+@pytest.mark.parametrize("path", _sources("simulated_device"), ids=lambda path: path.stem)
+def test_the_simulated_device_knows_no_simulator(path: Path) -> None:
+    others = ("amdgpu_sim", "ptx_sim", "flash_attn", "build_tools", "tests")
+    assert not {name for name in _imports(path) if name.split(".")[0] in others}
+
+
 @pytest.mark.parametrize("path", _sources("build_tools"), ids=lambda path: path.stem)
 def test_build_tools_need_neither_torch_nor_the_package(path: Path) -> None:
     assert not {name for name in _imports(path) if name.split(".")[0] in ("torch", "flash_attn", "numpy")}
 
 
 def test_no_file_is_too_long() -> None:
-    folders = ("amdgpu_sim", "ptx_sim", "flash_attn", "triton_amd", "build_tools", "benchmarks", "tests")
+    simulators = ("amdgpu_sim", "ptx_sim", "simulated_device")
+    folders = (*simulators, "flash_attn", "triton_amd", "build_tools", "benchmarks", "tests")
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for name in folders for path in _sources(name)}
     assert not {path.name: lines for path, lines in lengths.items() if lines > MAX_LINES}

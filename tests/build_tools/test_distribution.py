@@ -51,6 +51,7 @@ def test_packages_come_from_the_tree(tmp_path: Path) -> None:
         "build_tools",
         "amdgpu_sim",
         "ptx_sim",
+        "simulated_device",
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").touch()
