@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,16 @@ class Memory(Protocol):
 
     def add_host(self, address: int, size: int, name: str) -> None:
         """Make ``size`` bytes of this process's memory visible at their own address."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """``size`` bytes at ``address`` that kernels may touch; ``storage`` keeps them alive (None: not ours)."""
+
+    address: int
+    size: int
+    name: str
+    storage: np.ndarray[Any, Any] | None = None
 
 
 def extent(buffer: Any, error: type[Exception], name: str = "buffer") -> tuple[int, int]:

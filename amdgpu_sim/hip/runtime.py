@@ -1,134 +1,58 @@
-"""The state behind the stand-in for the HIP runtime, and the dispatch of its calls.
-
-Files beside this one implement the calls as functions of (runtime, words...), registered by HIP's name
-with :func:`implements`. A function returns a Status, or None for success, or raises HipError. Any other
-exception is kept: the HIP call returns hipErrorLaunchFailure, and the exception is raised where Python
-has the word again (:meth:`HipRuntime.raise_pending`).
-"""
+"""The HIP runtime of this process; files beside this one implement the calls that only HIP has."""
 
 from __future__ import annotations
 
 import ctypes
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
+from amdgpu_sim.code_object import CodeObject
 from amdgpu_sim.errors import SimulatorError
-from amdgpu_sim.hip.errors import HipError, Status
+from amdgpu_sim.hip.properties import attributes
+from amdgpu_sim.offload_bundle import ReadImage, choose, code_objects, read_memory
+from amdgpu_sim.targets import Target
+from simulated_device.images import Image
+from simulated_device.runtime import Runtime
+from simulated_device.status import Status
 
-if TYPE_CHECKING:
-    from amdgpu_sim.hip.device import hip_device
-    from amdgpu_sim.hip.memory_calls import Allocation
-    from amdgpu_sim.hip.module_calls import Function, Module, Variable
-
-Handler = Callable[..., int | None]
-HANDLERS: dict[str, tuple[Handler, int]] = {}
-
-
-def implements(*names: str) -> Callable[[Handler], Handler]:
-    """Register an implementation of the HIP functions ``names``; it takes as many words as it has parameters."""
-
-    def register(handler: Handler) -> Handler:
-        words = len(inspect.signature(handler).parameters) - 1
-        for name in names:
-            HANDLERS[name] = handler, words
-        return handler
-
-    return register
+_WRAPPER_MAGIC = 0x48495046
 
 
-@dataclass
-class HipRuntime:
-    """What a process's HIP runtime knows. Devices come and go; registrations and memory stay.
+class HipImage(Image[CodeObject]):
+    """A code object, or a bundle of them."""
 
-    ``devices`` is the stack of installed devices, the last one current. ``functions`` and ``variables`` are
-    keyed by host address, ``modules`` and ``handles`` (functions of modules) by handle.
-    """
+    def __init__(self, read: ReadImage) -> None:
+        """``read`` gives the image's bytes."""
+        super().__init__()
+        self._read = read
 
-    devices: list[hip_device] = field(default_factory=list)
-    allocations: dict[int, Allocation] = field(default_factory=dict)
-    binaries: dict[int, Module] = field(default_factory=dict)
-    modules: dict[int, Module] = field(default_factory=dict)
-    functions: dict[int, Function] = field(default_factory=dict)
-    variables: dict[int, Variable] = field(default_factory=dict)
-    streams: set[int] = field(default_factory=set)
-    events: dict[int, float | None] = field(default_factory=dict)
-    pending: list[BaseException] = field(default_factory=list)
-    _handle: int = 0
-    _texts: dict[bytes, Any] = field(default_factory=dict)
+    def load(self, target: Target) -> CodeObject | None:
+        data = choose(code_objects(self._read), target.name)
+        image = None if data is None else CodeObject(data)
+        return image if image and image.target is target else None
 
-    @property
-    def device(self) -> hip_device:
-        """The current device; HipError NO_DEVICE if none is installed."""
-        if not self.devices:
-            raise HipError(Status.NO_DEVICE)
-        return self.devices[-1]
+    def ranges(self, code: CodeObject) -> dict[str, tuple[int, int]]:
+        return {name: (variable.address, variable.size) for name, variable in code.variables.items()}
 
-    def new_handle(self) -> int:
-        """A value that is no address, for opaque handles."""
-        self._handle += 16
-        return self._handle
 
-    def text(self, text: str) -> int:
-        """Address of ``text`` as a C string that lives as long as the process."""
-        encoded = text.encode()
-        if encoded not in self._texts:
-            self._texts[encoded] = ctypes.create_string_buffer(encoded)
-        return ctypes.addressof(self._texts[encoded])
+class HipRuntime(Runtime[CodeObject]):
+    """``modules`` are the handles of images that programs loaded by hand."""
 
-    def dispatch(self, name: bytes, words: Any) -> int:
-        """Make the call ``name`` with the array ``words``; what the C function returns."""
-        try:
-            handler, count = HANDLERS[name.decode()]
-            return int(handler(self, *(words[n] for n in range(count))) or 0)
-        except HipError as error:
-            return error.status
-        except BaseException as error:  # also KeyboardInterrupt: nothing may pass through the C caller
-            self.pending.append(error)
-            return Status.LAUNCH_FAILURE
+    name, prefix, version = "HIP", "hip", 7_02_00000
+    error = SimulatorError
+    error_texts = {Status.NO_DEVICE: "no ROCm-capable device is detected"}  # noqa: RUF012 - read only
 
-    def check_alive(self) -> None:
-        """After a failed launch the device is lost until the error is raised, as on hardware."""
-        if self.pending:
-            raise HipError(Status.LAUNCH_FAILURE)
+    def __init__(self) -> None:
+        """There is no device."""
+        super().__init__()
+        self.modules: set[int] = set()
 
-    def raise_pending(self) -> None:
-        """Raise what went wrong inside HIP calls since the last time, if anything did."""
-        if not self.pending:
-            return
-        first, *others = self.pending
-        self.pending.clear()
-        if others:
-            listed = "; ".join(f"{type(error).__name__}: {error}" for error in others)
-            raise SimulatorError(f"{first}\nfurther errors inside HIP calls: {listed}") from first
-        raise first
+    def image(self, wrapper: int) -> HipImage:
+        if ctypes.c_uint32.from_address(wrapper).value != _WRAPPER_MAGIC:
+            raise SimulatorError("__hipRegisterFatBinary: the wrapper's magic number is not HIP's")
+        return HipImage(read_memory(ctypes.c_uint64.from_address(wrapper + 8).value))
+
+    def attributes(self, target: Target) -> dict[int, int]:
+        return attributes(target)
 
 
 RUNTIME = HipRuntime()
-
-
-def write_int(address: int, value: int) -> None:
-    """Store a C int."""
-    ctypes.c_int32.from_address(_pointer(address)).value = value
-
-
-def write_word(address: int, value: int) -> None:
-    """Store a pointer, handle or size_t."""
-    ctypes.c_uint64.from_address(_pointer(address)).value = value
-
-
-def as_int(word: int) -> int:
-    """The C int that came in a 64-bit word whose upper half is undefined."""
-    return ctypes.c_int32(word & 0xFFFFFFFF).value
-
-
-def as_unsigned(word: int) -> int:
-    """The C unsigned int that came in a 64-bit word whose upper half is undefined."""
-    return word & 0xFFFFFFFF
-
-
-def _pointer(address: int) -> int:
-    if not address:
-        raise HipError(Status.INVALID_VALUE)
-    return address
+HANDLERS, implements = RUNTIME.handlers, RUNTIME.implements

@@ -6,8 +6,9 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from ptx_sim.cuda.runtime import CudaRuntime, implements, write_int, write_word
+from ptx_sim.cuda.runtime import CudaRuntime, implements
 from ptx_sim.tensor_maps import TensorMap
+from simulated_device.calls import as_text, write_int, write_word
 
 _FOUND, _NOT_FOUND = 0, 1
 _SUCCESS, _INVALID_VALUE = 0, 1
@@ -56,8 +57,13 @@ _ENTRY_POINTS: dict[str, Callable[..., int]] = {
 def _get_driver_entry_point(
     runtime: CudaRuntime, name: int, pointer: int, version: int, flags: int, result: int
 ) -> None:
-    entry = _ENTRY_POINTS.get(ctypes.string_at(name).decode())
+    entry = _ENTRY_POINTS.get(as_text(name))
     address = 0 if entry is None else ctypes.cast(entry, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
     write_word(pointer, address)
     if result:
         write_int(result, _FOUND if address else _NOT_FOUND)
+
+
+@implements("cudaGetDriverEntryPoint")
+def _get_newest_driver_entry_point(runtime: CudaRuntime, name: int, pointer: int, flags: int, result: int) -> None:
+    _get_driver_entry_point(runtime, name, pointer, 0, flags, result)

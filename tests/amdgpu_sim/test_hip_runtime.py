@@ -18,6 +18,7 @@ import pytest
 
 import amdgpu_sim
 import amdgpu_sim.hip
+import simulated_device
 from amdgpu_sim.hip.library import SONAMES, library_folder
 from amdgpu_sim.hip.runtime import HANDLERS
 
@@ -156,10 +157,12 @@ def test_exceptions_inside_calls_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_forwarded_call_is_implemented_with_its_number_of_words() -> None:
     """A call that only C knows would fail as an exception of the simulator, not as a HIP error."""
     source = Path(amdgpu_sim.hip.__file__).with_name("libamdhip64.c").read_text()
-    forwarded = {name: int(words) for words, name in re.findall(r"^FORWARD_(\d)\((\w+)\)", source, re.MULTILINE)}
+    header = Path(simulated_device.__file__).with_name("runtime_calls.h").read_text()
+    source += re.sub(r"INTERNAL\((\w+)\)", r"__hip\1", re.sub(r"API\((\w+)\)", r"hip\1", header))
+    forwarded = {name: int(words) for words, name in re.findall(r"^FORWARD_(\d)\((\w+)\)$", source, re.MULTILINE)}
     assert len(forwarded) > 60
     assert {name: HANDLERS[name][1] for name in forwarded} == forwarded
-    called = set(re.findall(r"(?:call|dispatch)\(\s*\"(\w+)\"", source))
+    called = set(re.findall(r"(?:call|dispatch|error_text)\((?:TEXT\()?\"?((?:__)?hip\w+)", source))
     assert set(HANDLERS) == set(forwarded) | called
 
 
