@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import bisect
-import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from amdgpu_sim.errors import OutOfBoundsError
 from amdgpu_sim.waves import Array, Waves
+from simulated_device.address_space import AddressSpace, Allocation, OutsideError
 
 _UNITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
@@ -58,113 +59,69 @@ def undefined_registers(flags: Array) -> Array | None:
     return flags.reshape(len(flags), -1, 4).any(2)
 
 
-class GlobalMemory:
-    """The allocations of one launch, found by address. Every access must lie inside one of them.
-
-    Atomics hold ``exclusive`` from their load to their store.
-    """
+class GlobalMemory(AddressSpace[Block]):
+    """The allocations of one launch. Atomics hold ``exclusive`` from their load to their store."""
 
     def __init__(self) -> None:
         """Nothing is allocated."""
-        self._starts: list[int] = []
-        self._blocks: list[tuple[int, int, Block, str, bool]] = []
+        super().__init__()
         self.exclusive: AbstractContextManager[Any] = nullcontext()
 
-    def add(self, address: int, data: Array, name: str, writable: bool = True) -> None:
-        """Make ``data`` (uint8) visible at ``address``; an allocation that is already there is kept."""
-        place = bisect.bisect_left(self._starts, address)
-        if (
-            place < len(self._starts)
-            and self._starts[place] == address
-            and self._blocks[place][1] >= address + len(data)
-        ):
-            return
-        self._starts.insert(place, address)
-        self._blocks.insert(place, (address, address + len(data), Block(data), name, writable))
+    def _hold(self, address: int, data: Array) -> Block:
+        return Block(data)
 
-    def add_host(self, address: int, size: int, name: str, writable: bool = True) -> None:
-        """Make ``size`` bytes of this process's memory visible at their own address."""
-        if size:
-            self.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name, writable)
-
-    def replace_writable(self, copy: Callable[[Array], Array]) -> list[tuple[int, int, Block, str, bool]]:
+    def replace_writable(self, copy: Callable[[Array], Array]) -> list[Allocation[Block]]:
         """Put ``copy(data)`` in the place of every writable allocation's bytes; returns what :meth:`restore` takes.
 
         Allocations that overlap share one copy.
         """
-        originals = list(self._blocks)
+        originals = list(self._allocations)
         regions: list[list[int]] = []
-        for start, end, _, _, writable in originals:
-            if writable and regions and start < regions[-1][1]:
-                regions[-1][1] = max(regions[-1][1], end)
-            elif writable:
-                regions.append([start, end])
-        copies = [(start, copy(np.zeros(end - start, np.uint8))) for start, end in regions]
-        for number, (start, end, block, name, writable) in enumerate(originals):
-            if writable:
-                base, data = copies[bisect.bisect_right(regions, [start, 1 << 64]) - 1]
-                part = data[start - base : end - base]
-                part[:] = block.bytes
-                self._blocks[number] = (start, end, Block(part), name, writable)
+        for old in originals:
+            if old.writable and regions and old.begin < regions[-1][1]:
+                regions[-1][1] = max(regions[-1][1], old.end)
+            elif old.writable:
+                regions.append([old.begin, old.end])
+        copies = [(begin, copy(np.zeros(end - begin, np.uint8))) for begin, end in regions]
+        for number, old in enumerate(originals):
+            if old.writable:
+                base, data = copies[bisect.bisect_right(regions, [old.begin, 1 << 64]) - 1]
+                part = data[old.begin - base : old.end - base]
+                part[:] = old.held.bytes
+                self._allocations[number] = replace(old, held=Block(part))
         return originals
 
-    def restore(self, originals: list[tuple[int, int, Block, str, bool]]) -> None:
+    def restore(self, originals: list[Allocation[Block]]) -> None:
         """Copy the bytes back into the allocations that :meth:`replace_writable` replaced."""
-        for (_, _, block, _, writable), original in zip(self._blocks, originals, strict=True):
-            if writable:
-                original[2].bytes[:] = block.bytes
-        self._blocks = originals
+        for copied, original in zip(self._allocations, originals, strict=True):
+            if copied.writable:
+                original.held.bytes[:] = copied.held.bytes
+        self._allocations = originals
         self.exclusive = nullcontext()
 
-    def _find(self, low: int, high: int) -> tuple[int, int, Block, str, bool] | None:
-        place = bisect.bisect_right(self._starts, low) - 1
-        while place >= 0:
-            entry = self._blocks[place]
-            if entry[1] >= high:
-                return entry
-            place -= 1
-        return None
-
-    def _parts(self, addresses: Array, size: int, store: bool) -> list[tuple[Block, Array | None, Array]]:
+    def _places(self, where: Array, addresses: Array, size: int, what: str) -> list[tuple[Block, Array | None, Array]]:
         """The blocks that hold ``addresses``: (block, positions or None for all, offsets)."""
-        low, high = int(addresses.min()), int(addresses.max()) + size
-        entry = self._find(low, high)
-        if entry and (entry[4] or not store):
-            return [(entry[2], None, (addresses - np.uint64(entry[0])).astype(np.int64))]
-        parts: list[tuple[Block, Array | None, Array]] = []
-        left = np.ones(len(addresses), bool)
-        for start, end, block, _, writable in self._blocks:
-            inside = left & (addresses >= np.uint64(start)) & (addresses + np.uint64(size) <= np.uint64(end))
-            if (writable or not store) and inside.any():
-                parts.append((block, np.flatnonzero(inside), (addresses[inside] - np.uint64(start)).astype(np.int64)))
-                left &= ~inside
-        if left.any():
-            raise _OutsideError(int(left.argmax()))
-        return parts
-
-    def _describe(self, address: int) -> str:
-        near = min(self._blocks, key=lambda b: max(b[0] - address, address - b[1] + 1), default=None)
-        if near is None:
-            return "nothing is allocated"
-        start, end, _, name, writable = near
-        if start <= address < end:
-            return f"{address - start} bytes into {name} of {end - start} bytes" + ("" if writable else " (read-only)")
-        where = f"{address - end} bytes past the end" if address >= end else f"{start - address} bytes before the start"
-        return f"{where} of {name} of {end - start} bytes"
-
-    def fault(self, w: Waves, where: Array, position: int, address: int, what: str, size: int) -> OutOfBoundsError:
-        """The error of the active lane number ``position`` among ``where`` (a (wave, lane) mask)."""
-        slot, lane = (int(x[position]) for x in np.nonzero(where))
-        return OutOfBoundsError(f"global {what} of {size} bytes at {address:#x}: {self._describe(address)}", slot, lane)
+        try:
+            parts = self._parts(addresses, size, what == "store")
+        except OutsideError as outside:
+            address = int(addresses[outside.position])
+            slot, lane = (int(x[outside.position]) for x in np.nonzero(where))
+            text = f"global {what} of {size} bytes at {address:#x}: {self._describe(address)}"
+            raise OutOfBoundsError(text, slot, lane) from None
+        return [
+            (
+                part.held,
+                some,
+                ((addresses if some is None else addresses[some]) - np.uint64(part.begin)).astype(np.int64),
+            )
+            for part, some in parts
+        ]
 
     def load(self, w: Waves, where: Array, addresses: Array, size: int) -> Array:
-        """Bytes (len(addresses), size) at ``addresses`` of the lanes ``where``."""
+        """Bytes (len(addresses), size) at ``addresses`` of the lanes ``where``, a (wave, lane) mask."""
         if not len(addresses):
             return np.zeros((0, size), np.uint8)
-        try:
-            parts = self._parts(addresses, size, False)
-        except _OutsideError as outside:
-            raise self.fault(w, where, outside.position, int(addresses[outside.position]), "load", size) from None
+        parts = self._places(where, addresses, size, "load")
         if parts[0][1] is None:
             return parts[0][0].gather(parts[0][2], size)
         result = np.empty((len(addresses), size), np.uint8)
@@ -176,18 +133,5 @@ class GlobalMemory:
         """Store the rows of ``values`` at ``addresses`` of the lanes ``where``."""
         if not len(addresses):
             return
-        size = values.shape[1]
-        try:
-            parts = self._parts(addresses, size, True)
-        except _OutsideError as outside:
-            raise self.fault(w, where, outside.position, int(addresses[outside.position]), "store", size) from None
-        for block, positions, offsets in parts:
+        for block, positions, offsets in self._places(where, addresses, values.shape[1], "store"):
             block.scatter(offsets, values if positions is None else values[positions])
-
-
-class _OutsideError(Exception):
-    """Internal: the access number ``position`` is in no allocation."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
-        self.position = position

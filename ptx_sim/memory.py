@@ -5,13 +5,11 @@ Addresses are int64 arrays. Generic addresses of shared and local memory lie in 
 
 from __future__ import annotations
 
-import bisect
-import ctypes
-
 import numpy as np
 
 from ptx_sim.errors import MisalignedError, OutOfBoundsError
 from ptx_sim.types import UNSIGNED, Array
+from simulated_device.address_space import AddressSpace, OutsideError
 
 SHARED_WINDOW = 1 << 60
 LOCAL_WINDOW = 1 << 61
@@ -55,94 +53,52 @@ def check_aligned(addresses: Array, size: int, what: str, threads: Array | None 
         raise MisalignedError(text, None if threads is None else int(threads[place]), place)
 
 
-class Buffer(Bytes):
-    """Memory of a name at an address."""
-
-    def __init__(self, address: int, data: Array, name: str, writable: bool) -> None:
-        """``data`` (uint8) is seen at ``address``."""
-        super().__init__(data, address)
-        self.end = address + len(data)
-        self.name, self.writable = name, writable
-
-
-class GlobalMemory:
+class GlobalMemory(AddressSpace[Bytes]):
     """The buffers that a launch may touch. Every access must lie inside one of them."""
 
-    def __init__(self) -> None:
-        """Nothing may be touched."""
-        self._starts: list[int] = []
-        self._buffers: list[Buffer] = []
-
-    def add(self, address: int, data: Array, name: str, writable: bool = True) -> None:
-        """Make ``data`` (uint8) visible at ``address``; a buffer that holds it already is kept."""
-        if not len(data) or self._find(address, address + len(data)) is not None:
-            return
-        place = bisect.bisect_left(self._starts, address)
-        self._starts.insert(place, address)
-        self._buffers.insert(place, Buffer(address, data, name, writable))
+    def _hold(self, address: int, data: Array) -> Bytes:
+        return Bytes(data, address)
 
     def add_array(self, data: Array, name: str, writable: bool = True) -> None:
         """Make a contiguous numpy array visible at its own address."""
         self.add(data.ctypes.data, data.reshape(-1).view(np.uint8), name, writable)
 
-    def add_host(self, address: int, size: int, name: str, writable: bool = True) -> None:
-        """Make ``size`` bytes of this process's memory visible at their own address."""
-        if size:
-            self.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name, writable)
-
-    def _find(self, low: int, high: int) -> Buffer | None:
-        for place in range(bisect.bisect_right(self._starts, low) - 1, -1, -1):
-            if self._buffers[place].end >= high:
-                return self._buffers[place]
-        return None
-
-    def _parts(self, addresses: Array, size: int, store: bool, what: str) -> list[tuple[Buffer, Array | None]]:
-        """The buffers that hold ``addresses``, each with the positions in it (None: all)."""
+    def _places(self, addresses: Array, size: int, store: bool, what: str) -> list[tuple[Bytes, Array | None]]:
+        """The bytes that hold ``addresses``, each with the positions in it (None: all)."""
         check_aligned(addresses, size, what)
-        buffer = self._find(int(addresses.min()), int(addresses.max()) + size)
-        if buffer and (buffer.writable or not store):
-            return [(buffer, None)]
-        left = np.ones(len(addresses), bool)
-        parts: list[tuple[Buffer, Array | None]] = []
-        for buffer in self._buffers:
-            inside = left & (addresses >= buffer.address) & (addresses + size <= buffer.end)
-            if (buffer.writable or not store) and inside.any():
-                parts.append((buffer, np.flatnonzero(inside)))
-                left &= ~inside
-        if left.any():
-            place = int(left.argmax())
-            address = int(addresses[place])
-            raise OutOfBoundsError(f"{what} of {size} bytes at {address:#x}: {self._describe(address)}", place=place)
-        return parts
-
-    def _describe(self, address: int) -> str:
-        near = min(self._buffers, key=lambda b: max(b.address - address, address - b.end + 1), default=None)
-        if near is None:
-            return "no buffer is registered"
-        held = f"{near.name} of {len(near.data)} bytes"
-        if near.address <= address < near.end:
-            return f"{address - near.address} bytes into {held}" + ("" if near.writable else " (read-only)")
-        if address >= near.end:
-            return f"{address - near.end} bytes past the end of {held}"
-        return f"{near.address - address} bytes before the start of {held}"
+        try:
+            return [(part.held, places) for part, places in self._parts(addresses, size, store)]
+        except OutsideError as outside:
+            address = int(addresses[outside.position])
+            text = f"{what} of {size} bytes at {address:#x}: {self._describe(address)}"
+            raise OutOfBoundsError(text, place=outside.position) from None
 
     def load(self, addresses: Array, size: int, element: int, what: str = "global load") -> Array:
         """``size`` bytes at each address, as (addresses, size // element) unsigned elements."""
-        parts = self._parts(addresses, size, False, what)
+        parts = self._places(addresses, size, False, what)
         if parts[0][1] is None:
             return parts[0][0].gather(addresses, size, element)
         result = np.empty((len(addresses), size // element), UNSIGNED[element])
-        for buffer, places in parts:
-            result[places] = buffer.gather(addresses[places], size, element)
+        for held, places in parts:
+            result[places] = held.gather(addresses[places], size, element)
         return result
 
     def store(self, addresses: Array, values: Array, what: str = "global store") -> None:
         """Store the rows of ``values`` (unsigned elements)."""
-        for buffer, places in self._parts(addresses, values.shape[1] * values.itemsize, True, what):
+        for held, places in self._places(addresses, values.shape[1] * values.itemsize, True, what):
             if places is None:
-                buffer.scatter(addresses, values)
+                held.scatter(addresses, values)
             else:
-                buffer.scatter(addresses[places], values[places])
+                held.scatter(addresses[places], values[places])
+
+
+def check_inside(addresses: Array, size: int, limit: int, threads: Array, what: str, space: str) -> None:
+    """OutOfBoundsError if an access of ``threads`` leaves the ``limit`` bytes of ``space``."""
+    outside = (addresses < 0) | (addresses + size > limit)
+    if outside.any():
+        place = int(outside.argmax())
+        text = f"{what} of {size} bytes at {int(addresses[place])} of {limit} bytes of {space}"
+        raise OutOfBoundsError(text, int(threads[place]))
 
 
 class LocalMemory:
@@ -156,11 +112,7 @@ class LocalMemory:
 
     def _check(self, threads: Array, addresses: Array, size: int, what: str) -> Array:
         check_aligned(addresses, size, what, threads)
-        outside = (addresses < 0) | (addresses + size > self._size)
-        if outside.any():
-            place = int(outside.argmax())
-            text = f"{what} of {size} bytes at {int(addresses[place])} of {self._size} bytes of local memory"
-            raise OutOfBoundsError(text, int(threads[place]))
+        check_inside(addresses, size, self._size, threads, what, "local memory")
         inside: Array = addresses + threads * self._stride
         return inside
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptx_sim.errors import MissingWaitError, OutOfBoundsError, SharedRaceError
-from ptx_sim.memory import Bytes, check_aligned
+from ptx_sim.errors import MissingWaitError, SharedRaceError
+from ptx_sim.memory import Bytes, check_aligned, check_inside
 from ptx_sim.types import Array
 
 WARP = 32
@@ -60,11 +60,7 @@ class SharedMemory:
     def _place(self, threads: Array, addresses: Array, size: int, what: str) -> tuple[Array, Array]:
         """Addresses through all blocks, and the granules (threads, n) that they touch."""
         check_aligned(addresses, size, what, threads)
-        outside = (addresses < 0) | (addresses + size > self.size)
-        if outside.any():
-            place = int(outside.argmax())
-            text = f"{what} of {size} bytes at {int(addresses[place])} of {self.size} bytes of shared memory"
-            raise OutOfBoundsError(text, int(threads[place]))
+        check_inside(addresses, size, self.size, threads, what, "shared memory")
         flat = addresses + threads // (WARP * self.warps) * self.stride
         granules = (flat // self._granule)[:, None]
         if size > self._granule:
@@ -85,15 +81,17 @@ class SharedMemory:
             text = f"{what} with nothing that orders it behind warp {other}'s access to the same bytes"
             raise SharedRaceError(text, int(threads[place]))
 
+    def _behind_writers(self, threads: Array, warps: Array, granules: Array, what: str) -> None:
+        """Check that something orders ``threads`` behind the latest writers of ``granules``."""
+        writers = self._writer[granules]
+        self._race(self._written[granules] > self._clocks[warps[:, None], writers], threads, what, writers)
+
     def note_read(self, threads: Array, granules: Array) -> None:
         """Check and remember that ``threads`` read ``granules``."""
         if not self._races:
             return
         warps = threads // WARP
-        writers = self._writer[granules]
-        bad = self._written[granules] > self._clocks[warps[:, None], writers]
-        if bad.any():
-            self._race(bad, threads, "shared load", writers)
+        self._behind_writers(threads, warps, granules, "shared load")
         local = warps % self.warps
         self._read[granules, local[:, None]] = self._clocks[warps, local][:, None]
 
@@ -102,13 +100,9 @@ class SharedMemory:
         if not self._races:
             return
         warps = threads // WARP
-        writers = self._writer[granules]
-        bad = self._written[granules] > self._clocks[warps[:, None], writers]
-        if bad.any():
-            self._race(bad, threads, what, writers)
+        self._behind_writers(threads, warps, granules, what)
         bad = self._read[granules] > self._clocks[warps][:, None]
-        if bad.any():
-            self._race(bad, threads, what, np.broadcast_to(np.arange(self.warps), bad.shape))
+        self._race(bad, threads, what, np.broadcast_to(np.arange(self.warps), bad.shape))
         local = warps % self.warps
         self._writer[granules] = local[:, None]
         self._written[granules] = self._clocks[warps, local][:, None]

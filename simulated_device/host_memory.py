@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 
-class Memory(Protocol):
-    """The memory of a launch, as a simulator sees it."""
-
-    def add_host(self, address: int, size: int, name: str) -> None:
-        """Make ``size`` bytes of this process's memory visible at their own address."""
-
-
 @dataclass(frozen=True)
-class Allocation:
+class HostRange:
     """``size`` bytes at ``address`` that kernels may touch; ``storage`` keeps them alive (None: not ours)."""
 
     address: int

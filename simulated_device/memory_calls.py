@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from simulated_device.address_space import AddressSpace
 from simulated_device.calls import as_int, common, write_word
-from simulated_device.host_memory import Allocation, Memory
+from simulated_device.host_memory import HostRange
 from simulated_device.status import CallError, Status
 
 if TYPE_CHECKING:
     from simulated_device.runtime import Runtime
 
-MemoryT = TypeVar("MemoryT", bound=Memory)
+MemoryT = TypeVar("MemoryT", bound=AddressSpace[Any])
 _ALIGNMENT = 256
 _FREE_BYTES, _TOTAL_BYTES = 60 << 30, 64 << 30
 # all bits set is NaN in every floating type: a kernel that reads what nothing wrote shows it
@@ -34,7 +35,7 @@ def allocate(runtime: Runtime[Any], size: int, function: str) -> int:
         raise CallError(Status.OUT_OF_MEMORY) from None
     address = storage.ctypes.data + -storage.ctypes.data % _ALIGNMENT
     number = runtime.new_handle() // 16
-    runtime.allocations[address] = Allocation(address, size, f"{function} (call {number})", storage)
+    runtime.allocations[address] = HostRange(address, size, f"{function} (call {number})", storage)
     return int(address)
 
 

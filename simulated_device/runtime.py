@@ -15,7 +15,7 @@ import simulated_device.device_calls
 import simulated_device.memory_calls
 import simulated_device.stream_calls
 from simulated_device.calls import COMMON, HandlerTable, into
-from simulated_device.host_memory import Allocation
+from simulated_device.host_memory import HostRange
 from simulated_device.images import CodeT, Function, Image, Variable
 from simulated_device.status import TEXTS, CallError, Status
 
@@ -46,7 +46,7 @@ class Runtime(ABC, Generic[CodeT]):
         self.handlers: HandlerTable = {name.format(self.prefix): entry for name, entry in COMMON.items()}
         self.implements = into(self.handlers)
         self.devices: list[RuntimeDevice] = []
-        self.allocations: dict[int, Allocation] = {}
+        self.allocations: dict[int, HostRange] = {}
         self.images: dict[int, Image[CodeT]] = {}
         self.functions: dict[int, Function[CodeT]] = {}
         self.variables: dict[int, Variable[CodeT]] = {}
@@ -71,7 +71,7 @@ class Runtime(ABC, Generic[CodeT]):
             raise CallError(Status.NO_DEVICE)
         return self.devices[-1]
 
-    def held(self) -> list[Allocation]:
+    def held(self) -> list[HostRange]:
         """The memory that kernels of the current device may touch, apart from variables."""
         return [*self.allocations.values(), *self.device.allowed]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simulated_device.closing import Closing
-from simulated_device.host_memory import Allocation, extent
+from simulated_device.host_memory import HostRange, extent
 from simulated_device.stand_in import StandIn
 
 
@@ -16,7 +16,7 @@ class AllowedMemory(Closing):
         """Made by :meth:`RuntimeDevice.allow`."""
         self._device, self._buffers = device, buffers
         self._entries = [
-            Allocation(*extent(buffer, device.stand_in.runtime.error), f"allowed buffer {n} ({type(buffer).__name__})")
+            HostRange(*extent(buffer, device.stand_in.runtime.error), f"allowed buffer {n} ({type(buffer).__name__})")
             for n, buffer in enumerate(buffers)
         ]
         device.allowed.extend(self._entries)
@@ -40,7 +40,7 @@ class RuntimeDevice(Closing):
         self.stand_in, self.target, self.options = stand_in, target, options
         self.last_report: Any = None
         self.launches: list[str] = []
-        self.allowed: list[Allocation] = []
+        self.allowed: list[HostRange] = []
         stand_in.load()
         stand_in.clear_last_error()
         stand_in.runtime.devices.append(self)

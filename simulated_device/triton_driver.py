@@ -15,8 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from simulated_device.address_space import AddressSpace
 from simulated_device.closing import Closing
-from simulated_device.host_memory import Memory, extent
+from simulated_device.host_memory import extent
 
 
 class Report(Protocol):
@@ -72,7 +73,7 @@ class SimulatedDriver(ABC, Generic[KernelT, ReportT]):
         """Kernel ``name`` of what Triton compiled."""
 
     @abstractmethod
-    def new_memory(self) -> Memory:
+    def new_memory(self) -> AddressSpace[Any]:
         """The memory of a launch, which holds nothing yet."""
 
     @abstractmethod
@@ -142,7 +143,7 @@ class SimulatedDriver(ABC, Generic[KernelT, ReportT]):
             self._kernels[metadata.hash] = self.load(Path(path).read_text(), metadata.name)
         return self._kernels[metadata.hash]
 
-    def packed(self, number: int, kind: str, value: Any, memory: Memory) -> int | bytes:
+    def packed(self, number: int, kind: str, value: Any, memory: AddressSpace[Any]) -> int | bytes:
         """Argument ``number`` of Triton's type ``kind`` as the simulators take it; a tensor becomes visible."""
         if kind.startswith("tensordesc"):
             raise self.error(f"argument {number}: tensor descriptors made on the host are not supported")

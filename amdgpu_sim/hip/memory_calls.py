@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amdgpu_sim.hip.runtime import HipRuntime, implements
 from simulated_device.calls import write_word
-from simulated_device.host_memory import Allocation
+from simulated_device.host_memory import HostRange
 from simulated_device.memory_calls import (
     DEVICE_TO_DEVICE,
     DEVICE_TO_HOST,
@@ -29,7 +29,7 @@ def _malloc_with_flags(runtime: HipRuntime, pointer: int, size: int) -> None:
 def _host_register(runtime: HipRuntime, address: int, size: int) -> None:
     if not address or size <= 0 or address in runtime.allocations:
         raise CallError(Status.INVALID_VALUE)
-    runtime.allocations[address] = Allocation(address, size, "hipHostRegister")
+    runtime.allocations[address] = HostRange(address, size, "hipHostRegister")
 
 
 @implements("hipHostUnregister")

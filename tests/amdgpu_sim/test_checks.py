@@ -84,6 +84,14 @@ def test_global_access_out_of_bounds_names_the_place(target: str, kind: str) -> 
         run(target, f"{prologue(target, 1)}\n{access}", source)
 
 
+def test_an_access_over_the_end_of_all_addresses_is_reported() -> None:
+    memory = amdgpu_sim.GlobalMemory()
+    memory.add(4096, np.zeros(64, np.uint8), "array")
+    addresses, where = np.array([4096, 2**64 - 2], np.uint64), np.ones((1, 2), bool)
+    with pytest.raises(amdgpu_sim.OutOfBoundsError, match=r"load of 4 bytes at 0xfffffffffffffffe: .* past the end"):
+        memory.load(None, where, addresses, 4)  # type: ignore[arg-type]
+
+
 def test_store_to_kernel_arguments_is_reported() -> None:
     with pytest.raises(amdgpu_sim.OutOfBoundsError, match="read-only"):
         run("gfx942", "v_mov_b32_e32 v1, 0\nglobal_store_dword v1, v0, s[0:1]", data("gfx942"))
