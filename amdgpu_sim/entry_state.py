@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from amdgpu_sim.assembly import Argument, KernelText
+from amdgpu_sim.assembly import KernelText
 from amdgpu_sim.errors import SimulatorError
 from amdgpu_sim.instructions.scratch import SCRATCH_MARK
 from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.program import Program
 from amdgpu_sim.waves import EXEC, NULL, Array, Waves
+from simulated_device.arguments import packed
 
 _TTMP = 108
 _USER_SGPRS = (("private_segment_buffer", 4), ("dispatch_ptr", 2), ("queue_ptr", 2),
                ("kernarg_segment_ptr", 2),
                ("dispatch_id", 2), ("flat_scratch_init", 2), ("private_segment_size", 1))  # fmt: skip
-
-
-def _pack(argument: Argument, number: int, value: Any, memory: GlobalMemory) -> bytes:
-    if isinstance(value, np.ndarray):
-        if not value.flags.c_contiguous:
-            raise SimulatorError(f"argument {number}: array must be C-contiguous")
-        memory.add(value.ctypes.data, value.reshape(-1).view(np.uint8), f"argument {number}")
-        value = value.ctypes.data
-    if value is None:
-        value = 0
-    if isinstance(value, bytes):
-        packed = value
-    elif isinstance(value, float):
-        packed = struct.pack({2: "<e", 4: "<f", 8: "<d"}[argument.size], value)
-    else:
-        packed = (int(value) & ((1 << 8 * argument.size) - 1)).to_bytes(argument.size, "little")
-    if len(packed) != argument.size:
-        raise SimulatorError(f"argument {number}: {len(packed)} bytes given, the kernel takes {argument.size}")
-    return packed
 
 
 def pack_arguments(
@@ -65,11 +46,11 @@ def pack_arguments(
     values = list(enumerate(arguments))
     for argument in kernel.arguments:
         if argument.kind.startswith("hidden_"):
-            packed = int(hidden.get(argument.kind, 0)).to_bytes(argument.size, "little")
+            data = int(hidden.get(argument.kind, 0)).to_bytes(argument.size, "little")
         else:
             number, value = values.pop(0)
-            packed = _pack(argument, number, value, memory)
-        segment[argument.offset : argument.offset + argument.size] = np.frombuffer(packed, np.uint8)
+            data = packed(number, value, argument.size, memory, SimulatorError)
+        segment[argument.offset : argument.offset + argument.size] = np.frombuffer(data, np.uint8)
     return segment
 
 

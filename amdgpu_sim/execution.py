@@ -42,8 +42,8 @@ def launch(
 ) -> RunReport:
     """Run ``program`` over ``grid`` work-groups of ``workgroup`` work-items (x, y, z each).
 
-    ``arguments``: numpy arrays (visible to the kernel as one allocation each), integers, floats, None
-    (null) or raw bytes; ``memory`` holds further allocations, to which addresses given as integers may
+    ``arguments`` are such as :func:`simulated_device.arguments.packed` takes: arrays, tensors, integers, floats,
+    None (null) or raw bytes; ``memory`` holds further allocations, to which addresses given as integers may
     point. ``lds_bytes`` is the LDS of a work-group (default: what the kernel declares). ``seed`` shuffles
     work-groups and waves; with ``lockstep`` false every wave runs on its own, interleaved by the seed.
     ``max_instructions`` bounds the wave-instructions of a batch. ``processes`` share the work-groups (see

@@ -9,7 +9,6 @@ import numpy as np
 
 from amdgpu_sim.conversions import float_to_bf16_bits
 from amdgpu_sim.errors import SimulatorError
-from amdgpu_sim.memory import GlobalMemory
 from amdgpu_sim.program import Program
 from amdgpu_sim.report import RunReport
 from amdgpu_sim.targets import TARGETS, Target, find_target
@@ -42,21 +41,15 @@ class AmdDriver(SimulatedDriver[Program, RunReport]):
     def load(self, text: str, name: str) -> Program:
         return Program(text, name)
 
-    def new_memory(self) -> GlobalMemory:
-        return GlobalMemory()
-
     def bf16_bytes(self, value: float) -> bytes:
         return int(float_to_bf16_bits(np.array([value], np.float32))[0]).to_bytes(2, "little")
 
-    def launch(
-        self, kernel: Program, grid: Sequence[int], metadata: Any, arguments: Sequence[Any], memory: GlobalMemory
-    ) -> RunReport:
+    def launch(self, kernel: Program, grid: Sequence[int], metadata: Any, arguments: Sequence[Any]) -> RunReport:
         explicit = [argument for argument in kernel.kernel.arguments if not argument.kind.startswith("hidden_")]
         return kernel.launch(
             grid,
             (metadata.num_warps * self.warp_size,),
             [*arguments, *[None] * (len(explicit) - len(arguments))],
-            memory=memory,
             lds_bytes=metadata.shared,
             **self.options,
         )

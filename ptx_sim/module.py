@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from ptx_sim.program import Program
 from ptx_sim.report import RunReport
 from ptx_sim.threads import Shape
 from ptx_sim.types import Array
+from simulated_device.arguments import packed
 
 _MAX_THREADS = 1024
 
@@ -143,44 +142,5 @@ class Kernel:
             raise LaunchError(f"{len(args)} arguments for the {len(places)} parameters of {self.name}")
         data = _aligned(max(16, self.program.parameter_bytes))
         for number, (value, (begin, size)) in enumerate(zip(args, places, strict=True)):
-            data[begin : begin + size] = np.frombuffer(_packed(number, value, size, memory), np.uint8)
+            data[begin : begin + size] = np.frombuffer(packed(number, value, size, memory, LaunchError), np.uint8)
         return data
-
-
-def _packed(number: int, value: Any, size: int, memory: GlobalMemory) -> bytes:
-    """The ``size`` bytes of argument ``number``."""
-    if isinstance(value, ctypes.Structure | ctypes.Array | ctypes._SimpleCData):
-        value = bytes(value)
-    if isinstance(value, np.generic):
-        value = value.tobytes()
-    if isinstance(value, bytes | bytearray):
-        if len(value) != size:
-            raise LaunchError(f"argument {number}: {len(value)} bytes given, {size} expected")
-        return bytes(value)
-    if isinstance(value, float):
-        if size not in (4, 8):
-            raise LaunchError(f"argument {number}: a float for a parameter of {size} bytes")
-        return struct.pack("<f" if size == 4 else "<d", value)
-    address = _address(number, value, memory)
-    if not -(1 << 8 * size - 1) <= address < 1 << 8 * size:
-        raise LaunchError(f"argument {number}: {address} does not fit {size} bytes")
-    return (address % (1 << 8 * size)).to_bytes(size, "little")
-
-
-def _address(number: int, value: Any, memory: GlobalMemory) -> int:
-    """An integer argument, or the address of an array, whose memory becomes visible."""
-    if value is None:
-        return 0
-    if hasattr(value, "untyped_storage"):
-        if value.device.type != "cpu":
-            raise LaunchError(f"argument {number}: CPU tensor expected, got one on {value.device}")
-        storage = value.untyped_storage()
-        memory.add_host(storage.data_ptr(), storage.nbytes(), f"argument {number}")
-        return int(value.data_ptr())
-    if isinstance(value, np.ndarray):
-        low, high = np.lib.array_utils.byte_bounds(value)
-        memory.add_host(low, high - low, f"argument {number}", value.flags.writeable)
-        return int(value.ctypes.data)
-    if isinstance(value, int):
-        return int(value)
-    raise LaunchError(f"argument {number}: {type(value).__name__} is no argument of a kernel")

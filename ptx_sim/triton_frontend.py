@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ptx_sim.errors import LaunchError
-from ptx_sim.memory import GlobalMemory
 from ptx_sim.module import Kernel, load
 from ptx_sim.number_formats import to_bf16
 from ptx_sim.report import RunReport
@@ -44,18 +43,13 @@ class NvidiaDriver(SimulatedDriver[Kernel, RunReport]):
     def load(self, text: str, name: str) -> Kernel:
         return load(text).kernel(name)
 
-    def new_memory(self) -> GlobalMemory:
-        return GlobalMemory()
-
     def bf16_bytes(self, value: float) -> bytes:
         return to_bf16(np.array([value], np.float32)).tobytes()
 
-    def launch(
-        self, kernel: Kernel, grid: Sequence[int], metadata: Any, arguments: Sequence[Any], memory: GlobalMemory
-    ) -> RunReport:
+    def launch(self, kernel: Kernel, grid: Sequence[int], metadata: Any, arguments: Sequence[Any]) -> RunReport:
         spare = len(kernel.program.parameters) - len(arguments)
         block = (metadata.num_warps * self.warp_size,)
-        return kernel.launch(grid, block, metadata.shared, [*arguments, *[None] * spare], memory=memory, **self.options)
+        return kernel.launch(grid, block, metadata.shared, [*arguments, *[None] * spare], **self.options)
 
 
 class triton_device(TritonDevice[RunReport]):  # noqa: N801 - used like a function

@@ -15,9 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from simulated_device.address_space import AddressSpace
 from simulated_device.closing import Closing
-from simulated_device.host_memory import extent
 
 
 class Report(Protocol):
@@ -73,19 +71,13 @@ class SimulatedDriver(ABC, Generic[KernelT, ReportT]):
         """Kernel ``name`` of what Triton compiled."""
 
     @abstractmethod
-    def new_memory(self) -> AddressSpace[Any]:
-        """The memory of a launch, which holds nothing yet."""
-
-    @abstractmethod
     def bf16_bytes(self, value: float) -> bytes:
         """``value`` rounded to bfloat16."""
 
     @abstractmethod
-    def launch(
-        self, kernel: KernelT, grid: Sequence[int], metadata: Any, arguments: Sequence[Any], memory: Any
-    ) -> ReportT:
-        """Run ``kernel``. ``arguments`` are integers (also addresses in ``memory``) and bytes; what the kernel takes
-        behind them are Triton's scratch pointers, unused by these kernels."""
+    def launch(self, kernel: KernelT, grid: Sequence[int], metadata: Any, arguments: Sequence[Any]) -> ReportT:
+        """Run ``kernel``. ``arguments`` are such as :func:`simulated_device.arguments.packed` takes; what the kernel
+        takes behind them are Triton's scratch pointers, unused by these kernels."""
 
     def _load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[str, str, int, int, int]:
         """Module, function, registers, spills and the largest block."""
@@ -143,16 +135,12 @@ class SimulatedDriver(ABC, Generic[KernelT, ReportT]):
             self._kernels[metadata.hash] = self.load(Path(path).read_text(), metadata.name)
         return self._kernels[metadata.hash]
 
-    def packed(self, number: int, kind: str, value: Any, memory: AddressSpace[Any]) -> int | bytes:
-        """Argument ``number`` of Triton's type ``kind`` as the simulators take it; a tensor becomes visible."""
+    def argument(self, number: int, kind: str, value: Any) -> Any:
+        """Argument ``number`` of Triton's type ``kind`` as :meth:`launch` takes it."""
         if kind.startswith("tensordesc"):
             raise self.error(f"argument {number}: tensor descriptors made on the host are not supported")
         if kind.startswith("*"):
-            if value is None or isinstance(value, int):
-                return value or 0
-            if hasattr(value, "untyped_storage"):
-                memory.add_host(*extent(value, self.error, f"argument {number}"), f"argument {number}")
-            return int(value.data_ptr())
+            return value
         if kind == "bf16":
             return self.bf16_bytes(value)
         if kind in ("fp16", "fp32", "f32", "fp64"):
@@ -183,12 +171,11 @@ class Launcher:
                 raise driver.error(f"kernel {self._metadata.name} needs {name}, which is not supported")
         if getattr(self._metadata, "num_ctas", 1) != 1:
             raise driver.error(f"kernel {self._metadata.name}: clusters of blocks are not supported")
-        memory = driver.new_memory()
         values = enumerate(_flatten(self._signature, arguments))
-        packed = [driver.packed(number, kind, value, memory) for number, (kind, value) in values]
+        taken = [driver.argument(number, kind, value) for number, (kind, value) in values]
         if enter_hook is not None:
             enter_hook(launch_metadata)
-        driver.last_report = driver.launch(self._kernel, (grid_x, grid_y, grid_z), self._metadata, packed, memory)
+        driver.last_report = driver.launch(self._kernel, (grid_x, grid_y, grid_z), self._metadata, taken)
         if exit_hook is not None:
             exit_hook(launch_metadata)
 
