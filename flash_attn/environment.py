@@ -62,10 +62,10 @@ TRITON_AMD_FORWARD_CONFIG = Variable(
 VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE, TRITON_AMD_AUTOTUNE, TRITON_AMD_FORWARD_CONFIG)
 
 
-def parse_backend(value: str, source: str) -> str:
+def parse_backend(value: object, source: str) -> str:
     """Return a known backend name, or raise ``ValueError`` naming ``source``."""
-    name = value.strip().lower()
-    if name not in BACKEND_NAMES:
+    name = value.strip().lower() if isinstance(value, str) else None
+    if name is None or name not in BACKEND_NAMES:
         raise ValueError(f"{source} is {value!r}; accepted are {', '.join(BACKEND_NAMES)}")
     return name
 
