@@ -121,6 +121,12 @@ def triton_forward_config() -> str | None:
     return os.environ.get(TRITON_AMD_FORWARD_CONFIG.name) or None
 
 
+def check_values() -> None:
+    """Raise ``ValueError`` naming a variable whose value is not accepted."""
+    for read in (backend, check_device_values, simulated_target, triton_autotune):
+        read()
+
+
 def in_force() -> dict[str, str]:
     """The variables that are set, with their raw values."""
     return {v.name: os.environ[v.name] for v in VARIABLES if v.name in os.environ}
