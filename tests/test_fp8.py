@@ -240,7 +240,7 @@ def test_unsuitable_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"^block_size: got 0"):
         quantize_blockwise(x, 0)
     with pytest.raises(ValueError, match=r"^block_size: got 1.5"):
-        quantize_blockwise(x, 1.5)  # type: ignore[arg-type]
+        quantize_blockwise(x, 1.5)
     with pytest.raises(ValueError, match=r"^descale: got shape \(1, 2, 4\) for x of shape \(1, 3, 4, 8\)"):
         dequantize_blockwise(*quantize_blockwise(x, 2), block_size=3)
     with pytest.raises(ValueError, match=r"^x: got shape \(1, 3, 0, 8\)"):
