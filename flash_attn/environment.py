@@ -9,6 +9,7 @@ BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
 SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201", "sm_80", "sm_90")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
+_BOOLEAN = "1/true/yes/on or 0/false/no/off"
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ BACKEND = Variable(
 )
 TRITON_AMD_ENABLE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_ENABLE",
-    "boolean",
-    "FALSE",
+    _BOOLEAN,
+    "false",
     "Upstream's switch: the same as FLASH_ATTENTION_BACKEND=triton, which takes precedence.",
 )
 CHECK = Variable(
     "FLASH_ATTENTION_CHECK",
-    "boolean",
-    "0",
+    _BOOLEAN,
+    "false",
     "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
 )
 SIMULATE = Variable(
@@ -44,13 +45,13 @@ SIMULATE = Variable(
     " | ".join(SIMULATED_TARGETS),
     "none",
     "Run the triton backend, and ck or cuda, on CPU tensors as code of this architecture: AMD machine code in "
-    "amdgpu_sim, PTX for NVIDIA in ptx_sim; auto then "
-    "means triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+    "amdgpu_sim, PTX for NVIDIA in ptx_sim; auto then means triton for them. For tests, from a checkout. Read once, "
+    "when a backend is first chosen.",
 )
 TRITON_AMD_AUTOTUNE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
-    "boolean",
-    "FALSE",
+    _BOOLEAN,
+    "false",
     "Time configurations of the Triton kernels on the GPU at the first call of each class of problems. Read once.",
 )
 TRITON_AMD_FORWARD_CONFIG = Variable(
