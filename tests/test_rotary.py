@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from rotary_definition import F64, assert_equal_up_to_rounding, both_layouts, both_signs, expected, tables
 from torch import Tensor
 
 from flash_attn.layers.rotary import (
@@ -15,7 +16,6 @@ from flash_attn.layers.rotary import (
 )
 from flash_attn.ops.triton.rotary import apply_rotary
 from flash_attn.rotary_embedding import dense_positions, packed_positions, rotate
-from tests.rotary_definition import F64, assert_equal_up_to_rounding, both_layouts, both_signs, expected, tables
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from rotary_definition import tables
 
 from flash_attn.layers import rotary
 from flash_attn.layers.rotary import (
@@ -18,7 +19,6 @@ from flash_attn.layers.rotary import (
     rotate_half,
 )
 from flash_attn.rotary_embedding import rotate
-from tests.rotary_definition import tables
 
 CU = torch.tensor([0, 1, 4])
 OFFSETS = torch.tensor([2, 5])

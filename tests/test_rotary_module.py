@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from rotary_definition import F64, both_layouts, expected
 from torch import Tensor
 
 from flash_attn.layers.rotary import RotaryEmbedding
-from tests.rotary_definition import F64, both_layouts, expected
 
 
 @pytest.fixture(autouse=True)
