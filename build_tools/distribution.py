@@ -22,7 +22,7 @@ def setup_arguments(root: Path, settings: Settings) -> dict[str, Any]:
             *kernels,
         ],
         "package_dir": {"flash_attn.triton_amd": "triton_amd"},
-        "package_data": {"flash_attn.triton_amd": ["configs/*.json"]},
+        "package_data": {"flash_attn": ["py.typed"], "flash_attn.triton_amd": ["configs/*.json"]},
         "py_modules": ["flash_attn_2_cuda"],
         "cmdclass": {"build_py": BuildPackage, "bdist_wheel": BuildWheel},
     }

@@ -7,16 +7,22 @@ import json
 import sys
 from pathlib import Path
 
+from flash_attn import environment
 from flash_attn.diagnostics import bench, check, info, support
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.command == "info":
         report = info.collect()
         print(json.dumps(report, indent=2, default=str) if options.json else info.render(report))
         return 0
+    try:
+        environment.check_values()
+    except ValueError as error:
+        parser.error(str(error))
     if options.command == "check":
         return check.run_check(options.backend, options.device, options.quick)
     if options.command == "bench":

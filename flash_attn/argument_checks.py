@@ -6,8 +6,6 @@ accepted. Nothing here reads the values of a tensor.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,8 @@ from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_HEAD_DIM = 512
+_LARGEST_SCALE = torch.finfo(torch.float32).max / 2
+"""Of a factor of logits: backends multiply it by log2(e) in fp32."""
 
 
 def check_shared(
@@ -31,10 +31,13 @@ def check_shared(
     nheads_q = q.shape[-2]
     if softmax_scale is None:
         softmax_scale = float(q.shape[-1] + qv_dim) ** -0.5
-    elif not math.isfinite(softmax_scale):
-        raise ValueError(f"softmax_scale: got {softmax_scale}; accepted is a finite number or None")
-    if not (softcap >= 0.0 and math.isfinite(softcap)):
-        raise ValueError(f"softcap: got {softcap}; accepted is 0 (off) or a finite positive number")
+    elif not abs(softmax_scale) <= _LARGEST_SCALE:
+        raise ValueError(f"softmax_scale: got {softmax_scale}; accepted is None or a number in the range of float32")
+    if not 0.0 <= softcap <= _LARGEST_SCALE or (softcap > 0.0 and abs(softmax_scale) > softcap * _LARGEST_SCALE):
+        raise ValueError(
+            f"softcap: got {softcap}; accepted is 0 (off) or a positive number, it and softmax_scale / softcap in the "
+            "range of float32"
+        )
     if num_splits < 0:
         raise ValueError(f"num_splits: got {num_splits}; accepted is 0 (automatic) or a positive number")
     if alibi_slopes is not None:
@@ -149,7 +152,9 @@ def check_key_value(q: Tensor, k: Tensor, v: Tensor, name_k: str, name_v: str, r
         raise ValueError(
             f"{name_v}: got shape {tuple(v_shape)}; accepted is {tuple(k_shape[:-1])} of {name_k}, then any head_dim"
         )
-    if nheads_k < 1 or nheads_q < 1 or nheads_q % nheads_k != 0:
+    if nheads_q < 1:
+        raise ValueError("q: got 0 heads; accepted is 1 or more")
+    if nheads_k < 1 or nheads_q % nheads_k != 0:
         raise ValueError(
             f"{name_k}: got {nheads_k} heads for {nheads_q} heads of q; accepted is a divisor of {nheads_q}"
         )
@@ -180,6 +185,13 @@ def check_qv(qv: Tensor, q: Tensor, head_dim_v: int) -> None:
     if qv.shape != accepted:
         raise ValueError(f"qv: got shape {tuple(qv.shape)}; accepted is {accepted}")
     check_last_stride("qv", qv)
+
+
+def sequences_of(name: str, cu_seqlens: Tensor) -> int:
+    """How many sequences cumulative lengths tell of; -1 where there is no entry."""
+    if cu_seqlens.dim() != 1:
+        raise ValueError(f"{name}: got shape {tuple(cu_seqlens.shape)}; accepted is (batch + 1,)")
+    return cu_seqlens.shape[0] - 1
 
 
 def check_cumulative(name: str, cu_seqlens: Tensor, q: Tensor, batch_size: int) -> None:
@@ -219,6 +231,8 @@ def check_new_tokens(
                 + ("" if q.dtype in FP8_DTYPES or q.dtype == cache.dtype else f", or that of q, {q.dtype}")
             )
         check_last_stride(name, new)
+        if any(cache.stride(dim) == 0 and cache.shape[dim] > 1 for dim in range(4)):
+            raise ValueError(f"{name}_cache: got an expanded view with new {name}; accepted is memory for every row")
         rows = (batch_size, k.shape[1]) if cu_seqlens_k_new is None else (k.shape[0],)
         accepted = (*rows, cache.shape[2], cache.shape[3])
         if new.shape != accepted:

@@ -79,11 +79,6 @@ class AttentionSpec(NamedTuple):
         return self.window_left < 0 and self.window_right == 0
 
     @property
-    def is_local(self) -> bool:
-        """Whether a sliding window bounds the keys beyond plain causality."""
-        return self.window_left >= 0 or self.window_right > 0
-
-    @property
     def nheads_per_group(self) -> int:
         """Query heads that share one key/value head."""
         return self.nheads_q // self.nheads_k

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from flash_attn import dispatch
 from flash_attn.argument_checks import MAX_HEAD_DIM, check_qv
@@ -89,6 +90,14 @@ def no_second_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     raise NotImplementedError(
         "flash_attn has no double backward: its gradients cannot be differentiated again (create_graph=True)"
     )
+
+
+def refuse_tangents(*tensors: Tensor) -> None:
+    """Refuse forward-mode differentiation, whose tangents an operator would drop without a word."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError("flash_attn has no forward mode AD: its results have no tangents")
 
 
 class EagerAttention(torch.autograd.Function):

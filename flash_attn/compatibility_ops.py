@@ -11,12 +11,13 @@ from torch import Tensor
 
 from flash_attn.backends.dropout import new_rng_state
 from flash_attn.custom_ops import attention, attention_backward
-from flash_attn.validation import check_gradient_buffer
+from flash_attn.validation import check_buffer, check_tensors
 
 
-def _rng_state(q: Tensor, dropout_p: float) -> Tensor:
+def _rng_state(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
     """The state that the forward draws, or zeros when nothing is drawn."""
-    return new_rng_state(q.device) if dropout_p > 0 else torch.zeros(2, dtype=torch.int64, device=q.device)
+    check_tensors(q, k, v)
+    return new_rng_state(q.device) if dropout_p != 0 else torch.zeros(2, dtype=torch.int64, device=q.device)
 
 
 def _flash_attn_forward(
@@ -36,7 +37,7 @@ def _flash_attn_forward(
 
     ``S_dmask`` is empty unless ``return_softmax`` and ``dropout_p > 0``.
     """
-    rng_state = _rng_state(q, dropout_p)
+    rng_state = _rng_state(q, k, v, dropout_p)
     out, softmax_lse, probs = attention(
         q,
         k,
@@ -81,7 +82,7 @@ def _flash_attn_varlen_forward(
     beginning, and the number of its rows that count. ``zero_tensors`` changes nothing: rows outside of every
     sequence are always 0.
     """
-    rng_state = _rng_state(q, dropout_p)
+    rng_state = _rng_state(q, k, v, dropout_p)
     out, softmax_lse, probs = attention(
         q,
         k,
@@ -201,7 +202,7 @@ def _flash_attn_varlen_backward(
 
 def _check_buffers(buffers: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:
     for name, buffer, like in zip(("dq", "dk", "dv"), buffers, inputs, strict=True):
-        check_gradient_buffer(name, buffer, like)
+        check_buffer(name, buffer, like)
 
 
 def _write(targets: tuple[Tensor | None, ...], values: tuple[Tensor, ...]) -> None:

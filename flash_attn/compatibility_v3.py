@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from flash_attn.custom_ops import attention, attention_backward, decode
-from flash_attn.validation import check_gradient_buffer
+from flash_attn.validation import check_buffer
 
 
 def _flash_attn_forward(
@@ -118,6 +118,7 @@ def _flash_attn_forward(
             seqused_q=seqused_q,
             attention_chunk=attention_chunk,
         )
+    check_buffer("out_", out_, out)
     if out_ is not None:
         out = out_.copy_(out)
     return out, softmax_lse, out.new_empty(0), softmax_lse.new_empty(0)
@@ -150,7 +151,7 @@ def _flash_attn_backward(
     """Writes ``dq``, ``dk``, ``dv`` in place where they are given and returns ``softmax_d``, fp32 like softmax_lse."""
     buffers = (("dq", dq, q), ("dk", dk, k), ("dv", dv, v))
     for name, buffer, like in buffers:
-        check_gradient_buffer(name, buffer, like)
+        check_buffer(name, buffer, like)
     *gradients, softmax_d = attention_backward(
         dout,
         out,

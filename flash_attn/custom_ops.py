@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from flash_attn import dispatch
+from flash_attn.argument_checks import sequences_of
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.autograd import (
     BACKEND,
@@ -27,13 +28,21 @@ from flash_attn.autograd import (
     gradients,
     last_dim_contiguous,
     no_second_backward,
+    refuse_tangents,
     save_for_backward,
     vmap_backward,
     vmap_forward,
 )
 from flash_attn.backends.base import AttentionInputs, DecodeInputs, ForwardResult
 from flash_attn.backends.dropout import new_rng_state
-from flash_attn.validation import attention_request, check_backward, check_tensors, decode_request, window_bounds
+from flash_attn.validation import (
+    attention_request,
+    check_backward,
+    check_tensor,
+    check_tensors,
+    decode_request,
+    window_bounds,
+)
 from flash_attn.value_checks import check_attention_values, check_decode_values
 
 _REQUEST = (
@@ -171,18 +180,20 @@ def attention(
     The last six are those of :func:`flash_attn.flash_attn_3_interface.flash_attn_varlen_func`.
     """
     check_tensors(q, k, v)
+    if qv is not None:
+        check_tensor("qv", qv)
     if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
         q, k, v = last_dim_contiguous(q), last_dim_contiguous(k), last_dim_contiguous(v)
     if qv is not None and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, qv)):
         q, k, softmax_scale = fold_qv(q, k, v, qv, softmax_scale)
         qv = None
-    if dropout_p > 0 and rng_state is None:
+    if dropout_p != 0 and rng_state is None:  # what is no number is refused by the operator, which names it
         rng_state = new_rng_state(q.device)
     needs_grad = torch.is_grad_enabled() and (
         q.requires_grad
         or k.requires_grad
         or v.requires_grad
-        or (learnable_sink is not None and learnable_sink.requires_grad)
+        or (isinstance(learnable_sink, Tensor) and learnable_sink.requires_grad)
     )
     window_left, window_right = window_bounds(window_size)
     request: tuple[Any, ...] = (
@@ -224,6 +235,7 @@ def attention(
     elif needs_grad:
         output = EagerAttention.apply(*request)
     else:
+        refuse_tangents(q, k, v)
         with torch._C._AutoDispatchBelowAutograd():
             output = operator(*request)
     return output
@@ -252,6 +264,8 @@ def attention_backward(
     seqused_k: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients outside of autograd: ``(dq, dk, dv, softmax_d)`` of :func:`attention` with these arguments."""
+    check_tensors(q, k, v)
+    check_tensor("dout", dout)
     window_left, window_right = window_bounds(window_size)
     grads: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.flash_attn.backward.default(
         last_dim_contiguous(dout),
@@ -322,11 +336,17 @@ def decode(
     Arguments mean what :func:`flash_attn.flash_attn_with_kvcache` says of them, and from ``q_descale`` on what
     :func:`flash_attn.flash_attn_3_interface.flash_attn_with_kvcache` says.
     """
-    check_tensors(q, k_cache, v_cache)
+    check_tensors(q, k_cache, v_cache, "k_cache", "v_cache")
+    for name, value in (("k", k), ("v", v), ("qv", qv), ("cu_seqlens_q", cu_seqlens_q)):
+        if value is not None:
+            check_tensor(name, value)
     if isinstance(cache_seqlens, int):
-        batch_size = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+        if not 0 <= cache_seqlens < 2**31:
+            raise ValueError(f"cache_seqlens: got {cache_seqlens}; accepted is 0 to the capacity of the cache")
+        batch_size = q.shape[0] if cu_seqlens_q is None else max(0, sequences_of("cu_seqlens_q", cu_seqlens_q))
         cache_seqlens = torch.full((batch_size,), cache_seqlens, dtype=torch.int32, device=q.device)
     window_left, window_right = window_bounds(window_size)
+    refuse_tangents(q, k_cache, v_cache)
     with torch.no_grad():
         output: tuple[Tensor, Tensor] = torch.ops.flash_attn.with_kvcache.default(
             last_dim_contiguous(q),

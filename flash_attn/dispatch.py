@@ -130,6 +130,7 @@ def select(spec: AttentionSpec, device: torch.device, request: str) -> Backend:
 
 
 def _choose(spec: AttentionSpec, device: torch.device, request: str) -> Backend:
+    request = environment.parse_backend(request, "backend")
     for name in candidates(device) if request == "auto" else (request,):
         against = reasons_against(name, spec, device)
         if not against:

@@ -9,6 +9,7 @@ BACKEND_NAMES = ("auto", "ck", "cuda", "triton", "cpu", "reference")
 SIMULATED_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201", "sm_80", "sm_90")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
+_BOOLEAN = "1/true/yes/on or 0/false/no/off"
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ BACKEND = Variable(
 )
 TRITON_AMD_ENABLE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_ENABLE",
-    "boolean",
-    "FALSE",
+    _BOOLEAN,
+    "false",
     "Upstream's switch: the same as FLASH_ATTENTION_BACKEND=triton, which takes precedence.",
 )
 CHECK = Variable(
     "FLASH_ATTENTION_CHECK",
-    "boolean",
-    "0",
+    _BOOLEAN,
+    "false",
     "Check the values of cu_seqlens, block_table, cache_seqlens... on a GPU too (waits for the device).",
 )
 SIMULATE = Variable(
@@ -44,13 +45,13 @@ SIMULATE = Variable(
     " | ".join(SIMULATED_TARGETS),
     "none",
     "Run the triton backend, and ck or cuda, on CPU tensors as code of this architecture: AMD machine code in "
-    "amdgpu_sim, PTX for NVIDIA in ptx_sim; auto then "
-    "means triton for them. For tests, from a checkout. Read once, when a backend is first chosen.",
+    "amdgpu_sim, PTX for NVIDIA in ptx_sim; auto then means triton for them. For tests, from a checkout. Read once, "
+    "when a backend is first chosen.",
 )
 TRITON_AMD_AUTOTUNE = Variable(
     "FLASH_ATTENTION_TRITON_AMD_AUTOTUNE",
-    "boolean",
-    "FALSE",
+    _BOOLEAN,
+    "false",
     "Time configurations of the Triton kernels on the GPU at the first call of each class of problems. Read once.",
 )
 TRITON_AMD_FORWARD_CONFIG = Variable(
@@ -62,10 +63,10 @@ TRITON_AMD_FORWARD_CONFIG = Variable(
 VARIABLES = (BACKEND, TRITON_AMD_ENABLE, CHECK, SIMULATE, TRITON_AMD_AUTOTUNE, TRITON_AMD_FORWARD_CONFIG)
 
 
-def parse_backend(value: str, source: str) -> str:
+def parse_backend(value: object, source: str) -> str:
     """Return a known backend name, or raise ``ValueError`` naming ``source``."""
-    name = value.strip().lower()
-    if name not in BACKEND_NAMES:
+    name = value.strip().lower() if isinstance(value, str) else None
+    if name is None or name not in BACKEND_NAMES:
         raise ValueError(f"{source} is {value!r}; accepted are {', '.join(BACKEND_NAMES)}")
     return name
 
@@ -119,6 +120,12 @@ def triton_autotune() -> bool:
 def triton_forward_config() -> str | None:
     """JSON of the Triton forward configuration to use; ``None`` where none is set."""
     return os.environ.get(TRITON_AMD_FORWARD_CONFIG.name) or None
+
+
+def check_values() -> None:
+    """Raise ``ValueError`` naming a variable whose value is not accepted."""
+    for read in (backend, check_device_values, simulated_target, triton_autotune):
+        read()
 
 
 def in_force() -> dict[str, str]:

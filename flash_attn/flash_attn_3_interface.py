@@ -15,7 +15,7 @@ from torch import Tensor
 from flash_attn.argument_checks import check_index, check_not_negative
 from flash_attn.custom_ops import attention, decode
 from flash_attn.partial_results import flash_attn_combine
-from flash_attn.validation import packed_parts
+from flash_attn.validation import check_tensor, host_int, packed_parts
 
 Output = Tensor | tuple[Tensor, Tensor]
 
@@ -25,7 +25,10 @@ def _check_hints(pack_gqa: bool | None, sm_margin: int, scheduler_metadata: Tens
     if pack_gqa is not None and not isinstance(pack_gqa, bool):
         raise TypeError(f"pack_gqa: got {type(pack_gqa).__name__}; accepted is True, False or None")
     check_not_negative("sm_margin", sm_margin)
-    if scheduler_metadata is not None and scheduler_metadata.dtype != torch.int32:
+    if scheduler_metadata is None:
+        return
+    check_tensor("scheduler_metadata", scheduler_metadata)
+    if scheduler_metadata.dtype != torch.int32:
         raise TypeError(f"scheduler_metadata: got dtype {scheduler_metadata.dtype}; accepted is torch.int32")
 
 
@@ -215,8 +218,8 @@ def flash_attn_varlen_func(
         v,
         cu_seqlens_q,
         cu_seqlens_k,
-        int(max_seqlen_q),
-        int(max_seqlen_k),
+        host_int("max_seqlen_q", max_seqlen_q),
+        host_int("max_seqlen_k", max_seqlen_k),
         seqused_k=seqused_k,
         softmax_scale=softmax_scale,
         causal=causal,
@@ -310,6 +313,7 @@ def flash_attn_with_kvcache(
     """
     _check_hints(pack_gqa, sm_margin, scheduler_metadata)
     if cu_seqlens_q is not None and max_seqlen_q is None:
+        check_tensor("q", q)
         max_seqlen_q = q.shape[0]
     result = decode(
         q,
@@ -336,7 +340,7 @@ def flash_attn_with_kvcache(
         v_descale,
         qv,
         cu_seqlens_q,
-        0 if cu_seqlens_q is None or max_seqlen_q is None else int(max_seqlen_q),
+        0 if cu_seqlens_q is None or max_seqlen_q is None else host_int("max_seqlen_q", max_seqlen_q),
         cu_seqlens_k_new,
         rotary_seqlens,
         attention_chunk,

@@ -18,18 +18,13 @@ from flash_attn.compatibility_ops import (
 )
 from flash_attn.custom_ops import attention, decode
 from flash_attn.dispatch import requested
-from flash_attn.validation import packed_parts
+from flash_attn.validation import host_int, packed_parts
 
 AttentionOutput = Tensor | tuple[Tensor, Tensor, Tensor]
 
 
 def _output(result: tuple[Tensor, Tensor, Tensor], return_attn_probs: bool) -> AttentionOutput:
     return result if return_attn_probs else result[0]
-
-
-def _host_int(max_seqlen: int | Tensor) -> int:
-    """Some callers pass ``max_seqlen`` as a tensor of one element."""
-    return int(max_seqlen)
 
 
 def flash_attn_func(
@@ -218,8 +213,8 @@ def flash_attn_varlen_func(
         v,
         cu_seqlens_q,
         cu_seqlens_k,
-        _host_int(max_seqlen_q),
-        _host_int(max_seqlen_k),
+        host_int("max_seqlen_q", max_seqlen_q),
+        host_int("max_seqlen_k", max_seqlen_k),
         block_table=block_table,
         alibi_slopes=alibi_slopes,
         learnable_sink=learnable_sink,

@@ -19,6 +19,7 @@ from flash_attn.compatibility_ops import (
     _flash_attn_varlen_forward,
 )
 from flash_attn.custom_ops import decode
+from flash_attn.validation import check_buffer, check_tensors
 
 
 def _refuse_generator(gen: torch.Generator | None) -> None:
@@ -28,6 +29,7 @@ def _refuse_generator(gen: torch.Generator | None) -> None:
 
 def _into(out: Tensor | None, result: Tensor) -> Tensor:
     """``result``, written into the caller's buffer when there is one."""
+    check_buffer("out", out, result)
     return result if out is None else out.copy_(result)
 
 
@@ -140,6 +142,7 @@ def bwd(
 ) -> list[Tensor]:
     """Dense backward: ``[dq, dk, dv, softmax_d]``; given buffers are written in place."""
     _refuse_generator(gen)
+    check_tensors(q, k, v)
     dq, dk, dv = (y.new_empty(y.shape) if x is None else x for x, y in ((dq, q), (dk, k), (dv, v)))
     softmax_d = _flash_attn_backward(
         dout,
@@ -192,6 +195,7 @@ def varlen_bwd(
 ) -> list[Tensor]:
     """Varlen backward: ``[dq, dk, dv, softmax_d]``; given buffers are written in place."""
     _refuse_generator(gen)
+    check_tensors(q, k, v)
     dq, dk, dv = (y.new_empty(y.shape) if x is None else x for x, y in ((dq, q), (dk, k), (dv, v)))
     softmax_d = _flash_attn_varlen_backward(
         dout,

@@ -24,6 +24,7 @@ from flash_attn.argument_checks import (
     check_rotary,
     check_shared,
     describe,
+    sequences_of,
 )
 from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec, KVLayout
 from flash_attn.backends.base import AttentionInputs, DecodeInputs
@@ -75,7 +76,7 @@ def attention_request(
     nheads_q, nheads_k, head_dim, head_dim_v = check_key_value(q, k, v, "k", "v", 3 if varlen_k else 4)
     batch_size = q.shape[0]
     if cu_seqlens_q is not None and cu_seqlens_k is not None:
-        batch_size = cu_seqlens_q.shape[0] - 1
+        batch_size = sequences_of("cu_seqlens_q", cu_seqlens_q)
         check_cumulative("cu_seqlens_q", cu_seqlens_q, q, batch_size)
         check_cumulative("cu_seqlens_k", cu_seqlens_k, q, batch_size)
         check_not_negative("max_seqlen_q", max_seqlen_q)
@@ -206,7 +207,7 @@ def decode_request(
     if cu_seqlens_q is None:
         batch_size, max_seqlen_q = q.shape[0], q.shape[1]
     else:
-        batch_size = cu_seqlens_q.shape[0] - 1
+        batch_size = sequences_of("cu_seqlens_q", cu_seqlens_q)
         check_cumulative("cu_seqlens_q", cu_seqlens_q, q, batch_size)
         check_not_negative("max_seqlen_q", max_seqlen_q)
     paged = block_table is not None
@@ -311,36 +312,57 @@ def check_backward(
             raise ValueError(f"{name}: got {describe(tensor)}; accepted is {dtype} of shape {shape}")
 
 
-def check_tensors(q: Any, k: Any, v: Any) -> None:
-    """Check that q, k and v are tensors with dimensions, before anything is asked of them."""
+def check_tensors(q: Any, k: Any, v: Any, name_k: str = "k", name_v: str = "v") -> None:
+    """Check that q, k and v are strided tensors with dimensions, before anything is asked of them."""
     tensors = isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)
-    if tensors and q.dim() > 2 and k.dim() > 2 and v.dim() > 2:
+    if tensors and q.dim() > 2 and k.dim() > 2 and v.dim() > 2 and q.layout is k.layout is v.layout is torch.strided:
         return
-    for name, value in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
+    for name, value in (("q", q), (name_k, k), (name_v, v)):
+        check_tensor(name, value)
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name}: got layout {value.layout}; accepted is torch.strided")
         if value.dim() < 3:
             check_rank(name, value, 4)
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Check that an argument is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}; accepted is a torch.Tensor")
+
+
+def host_int(name: str, value: Any) -> int:
+    """A length as an int; some callers pass a tensor of one element."""
+    if isinstance(value, int | torch.SymInt):
+        return int(value)
+    holds_one = value.numel() == 1 and not value.is_floating_point() if isinstance(value, Tensor) else True
+    if not holds_one or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: got {value!r}; accepted is an int, or a tensor that holds one")
+    return int(value)
 
 
 def window_bounds(window_size: tuple[int, int]) -> tuple[int, int]:
     """``(left, right)`` of a sliding window."""
     accepted = (int, torch.SymInt)
-    if len(window_size) != 2 or not isinstance(window_size[0], accepted) or not isinstance(window_size[1], accepted):
+    pair = isinstance(window_size, tuple | list) and len(window_size) == 2
+    if not pair or not isinstance(window_size[0], accepted) or not isinstance(window_size[1], accepted):
         raise ValueError(f"window_size: got {window_size}; accepted is a pair of ints (left, right), -1 for no bound")
     return window_size
 
 
-def check_gradient_buffer(name: str, buffer: Tensor | None, like: Tensor) -> None:
-    """Check a buffer that a caller gave for the gradient of ``like``."""
-    if buffer is not None and (buffer.shape != like.shape or buffer.dtype != like.dtype):
+def check_buffer(name: str, buffer: Tensor | None, like: Tensor) -> None:
+    """Check a buffer that a caller gave for a result with the shape, dtype and device of ``like``."""
+    if buffer is None:
+        return
+    check_tensor(name, buffer)
+    check_device(name, buffer, like)
+    if buffer.shape != like.shape or buffer.dtype != like.dtype:
         raise ValueError(f"{name}: got {describe(buffer)}; accepted is {describe(like)}")
 
 
 def packed_parts(name: str, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Views of ``(..., parts, nheads, head_dim)`` along its third last dimension."""
-    if not isinstance(packed, Tensor):
-        raise TypeError(f"{name}: got {type(packed).__name__}; accepted is a torch.Tensor")
+    check_tensor(name, packed)
     if packed.dim() not in (4, 5) or packed.shape[-3] != parts:
         raise ValueError(
             f"{name}: got shape {tuple(packed.shape)}; accepted is (batch, seqlen, {parts}, nheads, head_dim) "

@@ -9,8 +9,8 @@ from hypothesis import settings
 
 from flash_attn import environment
 
-# Workers of pytest-xdist share the cores.
-torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+# Workers of pytest-xdist share the threads that PyTorch, and so OMP_NUM_THREADS, allows.
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
 

@@ -11,7 +11,7 @@ from flash_attn.backends.base import AttentionInputs
 from flash_attn.backends.cpu import CpuBackend
 from flash_attn.backends.cpu_kernels import forward, fused, tiles
 from flash_attn.backends.reference import ReferenceBackend
-from flash_attn.testing import AttentionCase, DecodeCase, compare_attention, compare_decode
+from flash_attn.testing import AttentionCase, Bound, DecodeCase, compare, compare_attention, compare_decode
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -110,6 +110,36 @@ def test_logits_beyond_the_exponent_range(dtype: torch.dtype, magnitude: float) 
     gradients = CpuBackend().backward(spec, inputs, result, torch.ones_like(q), None)
     assert all(x.isfinite().all() for x in gradients)
     torch.testing.assert_close(gradients.dv[:, 0], torch.full_like(q[:, 0], 6.0))
+
+
+@pytest.mark.parametrize("small_tiles", [False, True], ids=["one tile", "many tiles"])
+@pytest.mark.parametrize("scale", [100.0, 1e8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_large_logits_cost_no_more_than_in_pytorch(
+    dtype: torch.dtype, scale: float, small_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores rounded to bf16 would pick other keys; a log-sum-exp rounded to fp32 would give weights beyond 1."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, dout = (torch.randn(1, 200, 2, 16, generator=generator).to(dtype) for _ in range(4))
+    spec, inputs = _plain_call(q, k, v)
+    spec = spec._replace(softmax_scale=scale)
+    plain, exact = (ReferenceBackend(x) for x in (torch.float32, torch.float64))
+    if small_tiles:
+        for limit, value in (("TILE_ELEMENTS", 64 * 64), ("MAX_ROWS", 64), ("MIN_COLUMNS", 64)):
+            monkeypatch.setattr(tiles, limit, value)
+    runs = []
+    for backend in (CpuBackend(), plain, exact):
+        result = backend.forward(spec, inputs)
+        runs.append((result.out, *backend.backward(spec, inputs, result, dout, None)[:3]))
+    ours, rounded, right = runs
+    assert all(x.isfinite().all() for x in ours)
+    beyond = 0.0
+    if small_tiles:  # probabilities of several blocks are exp(s - lse), the lse rounded in fp32 twice
+        off = math.expm1(min(1.0, torch.finfo(torch.float32).eps * float(result.softmax_lse.abs().max())))
+        beyond = off * float(exact.backward(spec, inputs, result, dout.abs(), None).dv.max())
+    for name, index, bound in (("out", 0, Bound(dtype, 0)), ("dv", 3, Bound(dtype, 0, beyond))):
+        comparison = compare(name, ours[index], right[index], rounded[index], bound)
+        assert comparison.passed, comparison
 
 
 def test_hidden_keys_may_hold_anything() -> None:

@@ -229,6 +229,7 @@ def test_bench_writes_a_table_and_json_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     path = tmp_path / "bench.jsonl"
     assert main(["bench", "--quick", "--json", str(path)]) == 0
     records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -237,6 +238,31 @@ def test_bench_writes_a_table_and_json_lines(
     captured = capsys.readouterr()
     assert captured.out.startswith("backend cpu on the CPU")
     assert f"[{len(records)}/{len(records)}]" in captured.err
+
+
+@pytest.mark.usefixtures("few_features")
+def test_progress_is_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--quick", "--backend", "cpu"]) == check.PASSED
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["check", "bench"])
+@pytest.mark.parametrize(
+    "variable", [v.name for v in environment.VARIABLES if v is not environment.TRITON_AMD_FORWARD_CONFIG]
+)
+def test_a_bad_environment_is_refused_in_one_line(
+    command: str, variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "bad value")
+    with pytest.raises(SystemExit, match="2"):
+        main([command])
+    assert f"error: {variable} is 'bad value'; accepted are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_bench_refuses_a_file_without_folder_before_it_times(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", option, "missing/file"]) == 2
+    assert f"{option}: got missing/file; accepted" in capsys.readouterr().err
 
 
 def test_bench_obeys_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from flash_attn import (
     flash_attn_3_interface,
@@ -18,6 +19,7 @@ from flash_attn import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
     flash_attn_with_kvcache,
+    use_backend,
 )
 from flash_attn.flash_attn_interface import _flash_attn_backward, _flash_attn_varlen_forward, flash_attn_gpu
 
@@ -145,6 +147,8 @@ TABLE = {
     "q int": Bad(dense, {"q": t(2, 4, 4, 8, dtype=INT32)}, "q: got dtype torch.int32; accepted", TypeError),
     "k other dtype": Bad(dense, {"k": t(2, 6, 2, 8, dtype=HALF)}, "k: got dtype torch.float16; accepted", TypeError),
     "v other dtype": Bad(dense, {"v": t(2, 6, 2, 8, dtype=HALF)}, "v: got dtype torch.float16; accepted", TypeError),
+    "q sparse": Bad(dense, {"q": t(2, 4, 4, 8).to_sparse()}, "q: got layout torch.sparse_coo; accepted", TypeError),
+    "q without heads": Bad(dense, {"q": t(2, 4, 0, 8)}, "q: got 0 heads; accepted is 1 or more"),
     "q without dimensions": Bad(dense, {"q": torch.tensor(1.0)}, r"q: got shape \(\); accepted"),
     "q rank": Bad(dense, {"q": t(2, 4, 8)}, r"q: got shape \(2, 4, 8\); accepted"),
     "k rank": Bad(dense, {"k": t(2, 6, 8)}, r"k: got shape \(2, 6, 8\); accepted"),
@@ -163,20 +167,26 @@ TABLE = {
     "k other device": Bad(dense, {"k": t(2, 6, 2, 8).to(META)}, "k: got device meta; accepted is that of q, cpu"),
     "sink other device": Bad(dense, {"learnable_sink": t(4).to(META)}, "learnable_sink: got device meta; accepted"),
     "dropout 1": Bad(dense, {"dropout_p": 1.0}, "dropout_p: got 1.0; accepted"),
+    "dropout none": Bad(dense, {"dropout_p": None}, "flash_attn::forward.* for argument 'dropout_p'", RuntimeError),
     "dropout negative": Bad(dense, {"dropout_p": -0.1}, "dropout_p: got -0.1; accepted"),
     "dropout nan": Bad(dense, {"dropout_p": float("nan")}, "dropout_p: got nan; accepted"),
     "scale nan": Bad(dense, {"softmax_scale": float("nan")}, "softmax_scale: got nan; accepted"),
     "scale inf": Bad(dense, {"softmax_scale": float("inf")}, "softmax_scale: got inf; accepted"),
+    "scale beyond fp32": Bad(dense, {"softmax_scale": 1e300}, r"softmax_scale: got 1e\+300; accepted"),
+    "softcap tiny": Bad(dense, {"softcap": 1e-44}, "softcap: got 1e-44; accepted"),
     "softcap negative": Bad(dense, {"softcap": -1.0}, "softcap: got -1.0; accepted"),
     "softcap nan": Bad(dense, {"softcap": float("nan")}, "softcap: got nan; accepted"),
     "num_splits negative": Bad(dense, {"num_splits": -1}, "num_splits: got -1; accepted"),
     "window one number": Bad(dense, {"window_size": (1,)}, r"window_size: got \(1,\); accepted"),
+    "window none": Bad(dense, {"window_size": None}, "window_size: got None; accepted"),
+    "window int": Bad(dense, {"window_size": 3}, "window_size: got 3; accepted"),
     "window fractions": Bad(dense, {"window_size": (1.5, 0)}, r"window_size: got \(1.5, 0\); accepted"),
     "slopes dtype": Bad(dense, {"alibi_slopes": t(4, dtype=HALF)}, "alibi_slopes: got dtype torch.float16", TypeError),
     "slopes shape": Bad(
         dense, {"alibi_slopes": t(2)}, r"alibi_slopes: got shape \(2,\); accepted is \(4,\) or \(2, 4\)"
     ),
     "sink shape": Bad(dense, {"learnable_sink": t(2)}, r"learnable_sink: got shape \(2,\); accepted is \(4,\)"),
+    "sink list": Bad(dense, {"learnable_sink": [1.0]}, "flash_attn::.* for argument 'learnable_sink'", RuntimeError),
     "sink dtype": Bad(dense, {"learnable_sink": ints(1, 2, 3, 4)}, "learnable_sink: got dtype torch.int32", TypeError),
     "qkv parts": Bad(
         flash_attn_qkvpacked_func, {"qkv": t(2, 4, 2, 4, 8)}, r"qkv: got shape \(2, 4, 2, 4, 8\); accepted"
@@ -190,6 +200,10 @@ TABLE = {
         varlen, {"cu_seqlens_k": ints(0, 7)}, r"cu_seqlens_k: got shape \(2,\); accepted is \(3,\)"
     ),
     "no offsets": Bad(varlen, {"cu_seqlens_q": ints(), "cu_seqlens_k": ints()}, "cu_seqlens_q: got no entry"),
+    "offsets without dimensions": Bad(varlen, {"cu_seqlens_q": torch.tensor(0)}, r"cu_seqlens_q: got shape \(\)"),
+    "max_seqlen_q none": Bad(varlen, {"max_seqlen_q": None}, "max_seqlen_q: got None; accepted", TypeError),
+    "max_seqlen_k fraction": Bad(varlen, {"max_seqlen_k": 4.5}, "max_seqlen_k: got 4.5; accepted", TypeError),
+    "max_seqlen_k tensor": Bad(varlen, {"max_seqlen_k": ints(4, 4)}, "max_seqlen_k: got tensor", TypeError),
     "offsets not from 0": Bad(varlen, {"cu_seqlens_q": ints(1, 2, 5)}, "cu_seqlens_q: got 1 as first entry"),
     "offsets decrease": Bad(varlen, {"cu_seqlens_k": ints(0, 5, 3)}, r"cu_seqlens_k: got \[0, 5, 3\]; accepted"),
     "offsets too far": Bad(
@@ -219,6 +233,7 @@ TABLE = {
     "seqused shape": Bad(private_varlen, {"seqused_k": ints(3)}, r"seqused_k: got shape \(1,\); accepted is \(2,\)"),
     "leftpad negative": Bad(private_varlen, {"leftpad_k": ints(0, -2)}, "leftpad_k: got -2; accepted"),
     "leftpad dtype": Bad(private_varlen, {"leftpad_k": t(2)}, "leftpad_k: got dtype torch.float32", TypeError),
+    "no cache": Bad(cache, {"k_cache": None}, "k_cache: got NoneType; accepted", TypeError),
     "cache batch": Bad(cache, {"q": t(3, 1, 4, 8)}, "k_cache: got batch size 2; accepted is that of q, 3"),
     "cache other dtype": Bad(
         cache, {"v_cache": t(2, 9, 2, 8, dtype=HALF)}, "v_cache: got dtype torch.float16", TypeError
@@ -228,6 +243,10 @@ TABLE = {
     ),
     "k without v": Bad(append, {"v": None}, "k, v: got only one of them"),
     "k without lengths": Bad(append, {"cache_seqlens": None}, "cache_seqlens: got None with new k and v"),
+    "new k list": Bad(append, {"k": [1]}, "k: got list; accepted", TypeError),
+    "append to an expanded cache": Bad(
+        append, {"v_cache": t(1, 9, 2, 8).expand(2, 9, 2, 8)}, "v_cache: got an expanded view with new v; accepted"
+    ),
     "new k shape": Bad(append, {"k": t(2, 3, 1, 8)}, r"k: got shape \(2, 3, 1, 8\); accepted is \(2, 3, 2, 8\)"),
     "new v length": Bad(append, {"v": t(2, 4, 2, 8)}, r"v: got shape \(2, 4, 2, 8\); accepted is \(2, 3, 2, 8\)"),
     "cache overflows": Bad(append, {"cache_seqlens": ints(1, 7)}, "cache_seqlens: got 7; accepted is 0 to 6"),
@@ -235,6 +254,7 @@ TABLE = {
     "lengths dtype": Bad(
         cache, {"cache_seqlens": ints(1, 2, dtype=torch.int64)}, "cache_seqlens: got dtype", TypeError
     ),
+    "lengths beyond int32": Bad(cache, {"cache_seqlens": 2**40}, "cache_seqlens: got 1099511627776; accepted"),
     "lengths too high": Bad(cache, {"cache_seqlens": ints(1, 10)}, "cache_seqlens: got 10; accepted is 0 to 9"),
     "row too high": Bad(cache, {"cache_batch_idx": ints(0, 2)}, "cache_batch_idx: got 2; accepted is 0 to 1"),
     "row and table": Bad(paged_cache, {"cache_batch_idx": ints(0, 1)}, "cache_batch_idx: got a tensor together with"),
@@ -250,6 +270,9 @@ TABLE = {
         rotary, {"rotary_cos": t(9, 5), "rotary_sin": t(9, 5)}, "rotary_cos: got rotary_dim 10; accepted"
     ),
     "rotary unlike": Bad(rotary, {"rotary_sin": t(9, 3)}, r"rotary_sin: got shape \(9, 3\); accepted"),
+    "dq device": Bad(backward, {"dq": t(2, 4, 2, 8).to(META)}, "dq: got device meta; accepted"),
+    "dq list": Bad(backward, {"dq": [1]}, "dq: got list; accepted", TypeError),
+    "backward without q": Bad(backward, {"q": None, "dq": None}, "q: got NoneType; accepted", TypeError),
     "dout shape": Bad(backward, {"dout": t(2, 4, 2, 7)}, "dout: got torch.float32 of shape"),
     "lse shape": Bad(backward, {"softmax_lse": t(2, 4, 2)}, r"softmax_lse: got torch.float32 of shape \(2, 4, 2\)"),
     "lse dtype": Bad(backward, {"softmax_lse": t(2, 2, 4, dtype=HALF)}, "softmax_lse: got torch.float16 of shape"),
@@ -294,6 +317,11 @@ TABLE = {
     "seqused_q shape": Bad(v3_varlen, {"seqused_q": ints(1)}, r"seqused_q: got shape \(1,\); accepted is \(2,\)"),
     "ragged queries too far": Bad(v3_cache, {"cu_seqlens_q": ints(0, 2, 6)}, "cu_seqlens_q: got 6 as last entry"),
     "ragged queries too long": Bad(v3_cache, {"max_seqlen_q": 2}, "max_seqlen_q: got 2; accepted is the longest"),
+    "plan list": Bad(v3_cache, {"scheduler_metadata": [1]}, "scheduler_metadata: got list; accepted", TypeError),
+    "ragged queries without q": Bad(v3_cache, {"q": None}, "q: got NoneType; accepted", TypeError),
+    "ragged queries as a list": Bad(
+        v3_cache, {"cu_seqlens_q": [0, 5], "cache_seqlens": 3}, "cu_seqlens_q: got list; accepted", TypeError
+    ),
     "plan dtype": Bad(v3_cache, {"scheduler_metadata": t(2)}, "scheduler_metadata: got dtype torch.float32", TypeError),
     "offsets without new tokens": Bad(v3_cache, {"cu_seqlens_k_new": ints(0, 1, 4)}, "cu_seqlens_k_new: got a tensor"),
     "ragged append too far": Bad(
@@ -350,6 +378,33 @@ def test_the_unchanged_calls_are_good(call: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("call", [v3_dense, v3_varlen, v3_cache, v3_append, v3_rotary, v3_packed, v3_combine, v3_plan])
 def test_the_unchanged_v3_calls_are_good(call: Callable[..., Any]) -> None:
     call()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (t(3, 2, 4, 2, 8), r"out: got torch.float32 of shape \(3, 2, 4, 2, 8\); accepted"),
+        (t(2, 4, 2, 8, dtype=HALF), "out: got torch.float16"),
+        (t(2, 4, 2, 8).to(META), "out: got device meta"),
+    ],
+)
+def test_an_unsuitable_buffer_is_refused(out: Tensor, message: str) -> None:
+    q = t(2, 4, 2, 8)
+    with pytest.raises(ValueError, match=rf"^{message}"):
+        flash_attn_gpu.fwd(q, q, q, out, None, 0.0, 1.0, False, -1, -1)
+
+
+@pytest.mark.parametrize("call", [dense, cache])
+def test_a_tangent_is_refused(call: Callable[..., Any]) -> None:
+    q = t(2, 4, 4, 8)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode AD"):
+        call(q=forward_ad.make_dual(q, q))
+
+
+@pytest.mark.parametrize("name", ["gpu", "", None, 1])
+def test_an_unknown_backend_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^backend name is {name!r}; accepted are auto"), use_backend(name):
+        pass
 
 
 def test_a_generator_is_refused() -> None:

@@ -209,6 +209,16 @@ def test_quantising_zeros_gives_zeros() -> None:
     assert not dequantize_blockwise(x8, scale, 2).any()
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 8), (2, 0, 4, 8), (2, 3, 4, 0)])
+def test_quantising_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
+    for quantise in (quantize_per_tensor, quantize_per_head):
+        x8, scale = quantise(torch.zeros(shape), 2)
+        assert (x8.shape, scale.shape) == (shape, (shape[0], 2))
+        assert (scale == 1).all()
+    x8, scale = quantize_blockwise(torch.zeros(shape), 2)
+    assert dequantize_blockwise(x8, scale, 2).shape == shape
+
+
 @pytest.mark.parametrize("head_dim", [1, 2, 64, 256])
 def test_the_hadamard_map(head_dim: int) -> None:
     signs = torch.randint(0, 2, (head_dim,), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -229,6 +239,17 @@ def test_unsuitable_arguments_are_named() -> None:
         quantize_per_head(x, 3)
     with pytest.raises(ValueError, match=r"^block_size: got 0"):
         quantize_blockwise(x, 0)
+    with pytest.raises(ValueError, match=r"^block_size: got 1.5"):
+        quantize_blockwise(x, 1.5)
+    with pytest.raises(ValueError, match=r"^descale: got shape \(1, 2, 4\) for x of shape \(1, 3, 4, 8\)"):
+        dequantize_blockwise(*quantize_blockwise(x, 2), block_size=3)
+    with pytest.raises(ValueError, match=r"^x: got shape \(1, 3, 0, 8\)"):
+        quantize_per_head(x[:, :, :0], 2)
+    for dtype in (torch.int32, torch.float8_e4m3fn):
+        with pytest.raises(TypeError, match=rf"^x: got dtype {dtype}; accepted"):
+            quantize_per_tensor(x.to(dtype), 2)
+        with pytest.raises(TypeError, match=rf"^x: got dtype {dtype}; accepted"):
+            hadamard_transform(x.to(dtype), torch.ones(8))
     with pytest.raises(ValueError, match=r"^x: got head_dim 6"):
         hadamard_transform(torch.zeros(2, 6), torch.ones(6))
     with pytest.raises(ValueError, match=r"^signs: got shape \(4,\)"):

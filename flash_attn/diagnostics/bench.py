@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from flash_attn import __version__, dispatch
 from flash_attn.attention_spec import AttentionSpec
+from flash_attn.diagnostics.progress import show_progress
 from flash_attn.diagnostics.text_table import terminal_table
 from flash_attn.diagnostics.timing import seconds_a_call, take_turns
 from flash_attn.flash_attn_interface import flash_attn_func, flash_attn_with_kvcache
@@ -79,8 +80,13 @@ def run_bench(json_path: Path | None = None, plot_path: Path | None = None, quic
         quick: small problems and few rounds.
 
     Returns:
-        0, or 2 when ``plot_path`` is asked for and matplotlib is missing or no backend can run.
+        0, or 2 where nothing was timed: no backend can run, a file would have no folder, or ``plot_path`` is asked
+        for and matplotlib is missing.
     """
+    for option, path in (("--json", json_path), ("--plot", plot_path)):
+        if path is not None and not path.parent.is_dir():
+            print(f"{option}: got {path}; accepted is a file in a folder that exists", file=sys.stderr)
+            return 2
     if plot_path is not None and find_spec("matplotlib") is None:
         print(_NO_MATPLOTLIB, file=sys.stderr)
         return 2
@@ -93,9 +99,9 @@ def run_bench(json_path: Path | None = None, plot_path: Path | None = None, quic
     print(f"backend {backend} on {_device_name(device)}, torch {torch.__version__}, flash_attn {__version__}")
     measurements = []
     for done, problem in enumerate(problems, start=1):
-        print(f"\r\033[K[{done}/{len(problems)}] {problem}", end="", file=sys.stderr, flush=True)
+        show_progress(f"[{done}/{len(problems)}] {problem}")
         measurements.append(_measure(problem, device, rounds=3 if quick else 9, seconds=0.005 if quick else 0.05))
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    show_progress("")
     header = ["problem", "dtype", "ours", "spread", "SDPA", "spread", "SDPA/ours"]
     print(terminal_table(header, [_cells(m) for m in measurements]))
     print(f"geometric mean of SDPA/ours: {statistics.geometric_mean(m.ratio for m in measurements):.2f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 
 from flash_attn import dispatch
 from flash_attn.diagnostics import support
+from flash_attn.diagnostics.progress import show_progress
 from flash_attn.diagnostics.text_table import terminal_table
 from flash_attn.feature_cases import FEATURES, Feature
 from flash_attn.testing import AttentionCase, compare_attention, compare_decode
@@ -62,9 +62,9 @@ def run_check(backend: str | None = None, device: str | None = None, quick: bool
     features = _emulated() if dispatch.backend(name).emulated else _on_the_machine(name, where, quick)
     rows = []
     for done, feature in enumerate(features, start=1):
-        print(f"\r\033[K[{done}/{len(features)}] {feature.name}", end="", file=sys.stderr, flush=True)
+        show_progress(f"[{done}/{len(features)}] {feature.name}")
         rows.append(check_feature(name, where, feature))
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    show_progress("")
     print(terminal_table(["feature", "dtype", "error/allowed", "time", "verdict"], [row.cells() for row in rows]))
     failed = sum(row.failed for row in rows)
     unsupported = sum(row.ratio is None and not row.failed for row in rows)

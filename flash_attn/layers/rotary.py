@@ -5,6 +5,7 @@ write into their argument; gradients flow through the tensor they return. cos an
 A backward never writes into the gradient it is given, which autograd may share with other nodes.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,12 @@ def rotate_half(x: Tensor, interleaved: bool = False) -> Tensor:
     """Turn every channel pair of x (..., dim) by 90 degrees: (x0, x1) becomes (-x1, x0).
 
     Pairs are (i, i + dim / 2), or (2i, 2i + 1) if interleaved.
+
+    Raises:
+        ValueError: dim is odd.
     """
+    if x.shape[-1] % 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; accepted is an even last dimension")
     if interleaved:
         return torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
     first, second = x.chunk(2, dim=-1)
@@ -41,7 +47,12 @@ def apply_rotary_emb_torch(x: Tensor, cos: Tensor, sin: Tensor, interleaved: boo
 
     Returns:
         Tensor of x's shape; its dtype is the promotion of x's and cos's.
+
+    Raises:
+        ValueError: a shape does not fit.
     """
+    if x.ndim < 3 or cos.ndim < 2 or cos.shape[-2] != x.shape[-3]:
+        raise ValueError(f"cos has shape {tuple(cos.shape)}; accepted is a row for every token of x, {tuple(x.shape)}")
     if 2 * cos.shape[-1] > x.shape[-1]:
         raise ValueError(
             f"cos has {cos.shape[-1]} columns, a rotary_dim of {2 * cos.shape[-1]}; "
@@ -134,6 +145,8 @@ def _split_q_k(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor]:
     if qkv.ndim == 5:
         if qkv.shape[2] != 3:
             raise ValueError(f"qkv has shape {tuple(qkv.shape)}; accepted is (batch, seqlen, 3, nheads, head_dim)")
+        if num_heads_q is not None and num_heads_q != qkv.shape[3]:
+            raise ValueError(f"num_heads_q is {num_heads_q}; accepted with qkv of {qkv.shape[3]} heads is None or that")
         return qkv[:, :, 0], qkv[:, :, 1]
     if qkv.ndim != 4:
         raise ValueError(
@@ -306,10 +319,16 @@ class RotaryEmbedding(torch.nn.Module):
             interleaved: pairs are channels (2i, 2i + 1) instead of (i, i + dim / 2).
             scale_base: positions over which the XPos scale decays once (512 is usual); None is plain rotary.
             device: where the frequencies live.
+
+        Raises:
+            ValueError: dim is odd or negative, or base or scale_base is not a positive finite number.
         """
         super().__init__()
         if dim % 2 or dim < 0:
             raise ValueError(f"dim is {dim}; accepted are even numbers of 0 or more")
+        for name, value in (("base", base), ("scale_base", scale_base)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; accepted are positive finite numbers")
         self.dim = dim
         self.base = float(base)
         self.interleaved = interleaved

@@ -66,6 +66,11 @@ def test_packages_come_from_the_tree(tmp_path: Path) -> None:
     assert arguments["py_modules"] == ["flash_attn_2_cuda"]
 
 
+def test_the_type_hints_are_part_of_the_package() -> None:
+    assert "py.typed" in setup_arguments(ROOT, Settings())["package_data"]["flash_attn"]
+    assert (ROOT / "flash_attn" / "py.typed").is_file()
+
+
 def test_the_report_names_what_was_found_and_why(machine: FakeMachine) -> None:
     machine.rocm_complete()
     machine.memory(8)

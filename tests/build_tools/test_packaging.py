@@ -122,6 +122,7 @@ def test_wheel(source: Path, tmp_path: Path) -> None:
         "flash_attn/__init__.py",
         "flash_attn/_build_metadata.json",
         "flash_attn/build_metadata.py",
+        "flash_attn/py.typed",
         "flash_attn/triton_amd/__init__.py",
         "flash_attn/triton_amd/configs/packaging_test.json",
     } <= names

@@ -21,6 +21,7 @@ from flash_attn.backends.cpu_kernels.logits import (
     LOG2E,
     Tile,
     exp2_into_product_dtype,
+    in_product_dtype,
     logit_tile,
     needs_fp32_scores,
     score_tile,
@@ -55,23 +56,26 @@ class _Weights(NamedTuple):
     capped: Tensor | None
 
 
-class _RowTile:
-    """What the backward needs of some query rows; every matrix is ``(heads, group * rows, ...)``.
+class _Normaliser(NamedTuple):
+    """How the weights of some query rows become probabilities.
 
-    ``shift`` is subtracted from the logits where they are too large to be left as they are; ``weights`` are those
-    of the tile's only block, where they had to be made already.
+    ``shift`` is subtracted from the logits where they are more than scaled products or ``large``, ``factor`` is left
+    for ``dout``, and ``weights`` are those of the rows' only block, where they had to be made already.
     """
 
+    shift: Tensor | None = None
+    factor: Tensor | None = None
+    weights: _Weights | None = None
+    large: bool = False
+
+
+class _RowTile:
+    """What the backward needs of some query rows; every matrix is ``(heads, group * rows, ...)``."""
+
     def __init__(
-        self,
-        rows: tuple[int, int],
-        q: Tensor,
-        dout_and_delta: Tensor,
-        head_dim_v: int,
-        shift: Tensor | None,
-        weights: _Weights | None,
+        self, rows: tuple[int, int], q: Tensor, dout_and_delta: Tensor, head_dim_v: int, normaliser: _Normaliser
     ) -> None:
-        self.rows, self.q, self.dout_and_delta, self.shift, self.weights = rows, q, dout_and_delta, shift, weights
+        self.rows, self.q, self.dout_and_delta, self.normaliser = rows, q, dout_and_delta, normaliser
         self.q_transposed = q.mT.contiguous()
         self.dout_transposed = dout_and_delta[..., :head_dim_v].mT.contiguous()
 
@@ -114,7 +118,7 @@ class _UnitBackward:
         target = d_rows[..., row0:row1]
         target.copy_(delta.view(target.shape))
         q = unit.query_tile(unit.inputs.q, row0, row1, self.product_dtype)
-        shift, factor, weights = self._normaliser(row0, row1, q)
+        normaliser = self._normaliser(row0, row1, q)
         dout_and_delta = dout.new_empty(*dout.shape[:2], spec.head_dim_v + 2)
         dout_columns = dout_and_delta[..., :-2]
         high, low = dout_and_delta[..., -2:-1], dout_and_delta[..., -1:]
@@ -122,13 +126,13 @@ class _UnitBackward:
         torch.neg(delta.unsqueeze(-1), out=high)
         if spec.dropout_p > 0:
             dout_columns.mul_(1 / (1 - spec.dropout_p))
-        if factor is not None:
-            dout_and_delta[..., :-1].mul_(factor.unsqueeze(-1))
+        if normaliser.factor is not None:
+            dout_and_delta[..., :-1].mul_(normaliser.factor.unsqueeze(-1))
         low.copy_(high - high.to(self.product_dtype))
-        return _RowTile((row0, row1), q, dout_and_delta.to(self.product_dtype), spec.head_dim_v, shift, weights)
+        return _RowTile((row0, row1), q, dout_and_delta.to(self.product_dtype), spec.head_dim_v, normaliser)
 
-    def _normaliser(self, row0: int, row1: int, q: Tensor) -> tuple[Tensor | None, Tensor | None, _Weights | None]:
-        """What is subtracted from the logits of the rows, the factor that is left for ``dout``, and weights if made.
+    def _normaliser(self, row0: int, row1: int, q: Tensor) -> _Normaliser:
+        """The normaliser of query rows ``row0 .. row1``.
 
         ``softmax_lse`` is rounded to fp32 at the magnitude of a logit, which is too coarse for fp32 and fp64
         gradients: where the row tile has one block, its weights are added up again instead.
@@ -143,23 +147,40 @@ class _UnitBackward:
             lse = unit.row_values(self.result.softmax_lse)[..., row0:row1].reshape(unit.heads, -1)
             sums = lse.to(self.sum_dtype) * LOG2E
         sums = sums.masked_fill(sums == float("-inf"), 0.0)
+        large = sums.abs().max().item() > SAFE_LOG2_SUM
+        tile = Tile(unit, row0, row1, column0, column1)
+        if large and one_block:
+            return _Normaliser(weights=self._softmax(tile, q, self.keys.block(column0, column1)))
         shift: Tensor | None = None
-        if needs_fp32_scores(unit) or sums.abs().max().item() > SAFE_LOG2_SUM:
+        if large or needs_fp32_scores(unit):
             if bf16:
-                return sums.unsqueeze(-1), None, None
+                return _Normaliser(sums.unsqueeze(-1), large=large)
             shift = sums.round()
             sums -= shift
             shift = shift.unsqueeze(-1)
         if bf16 or not one_block:
-            return shift, sums.neg_().exp2_(), None
-        tile = Tile(unit, row0, row1, column0, column1)
+            return _Normaliser(shift, sums.neg_().exp2_(), large=large)
         weights = self._weights(tile, q, self.keys.block(column0, column1), shift)
         total = weights.exact.sum(-1)
         sink = sink_logits(unit)
         if sink is not None:
             by_head = total.view(unit.heads, unit.group, -1)
             by_head += (sink * LOG2E - (0.0 if shift is None else shift.view(by_head.shape))).exp2()
-        return shift, total.reciprocal().masked_fill(total == 0, 0.0), weights
+        return _Normaliser(shift, total.reciprocal().masked_fill(total == 0, 0.0), weights)
+
+    def _softmax(self, tile: Tile, q: Tensor, keys: Tensor) -> _Weights:
+        """Probabilities of rows whose only block this is, by their own maximum: an fp32 lse may be off by powers."""
+        logits, capped = logit_tile(tile, q, keys, self.workspace, large=True)
+        largest = logits.amax(-1, keepdim=True)
+        largest.masked_fill_(largest == float("-inf"), 0.0)
+        weights = logits.sub_(largest).exp2_()
+        total = weights.sum(-1, keepdim=True)
+        sink = sink_logits(self.unit)
+        if sink is not None:
+            by_head = total.view(self.unit.heads, self.unit.group, -1)
+            by_head += (sink * LOG2E - largest.view(by_head.shape)).exp2()
+        weights.mul_(total.reciprocal().masked_fill(total == 0, 0.0))
+        return _Weights(weights, in_product_dtype(weights, tile, self.workspace), capped)
 
     def _row_tile_gradients(self, rows: _RowTile, dk_sum: Tensor, dv_sum: Tensor) -> Tensor:
         """Add the row tile's part of dk and dv; returns its dq before the softmax scale."""
@@ -170,7 +191,8 @@ class _UnitBackward:
             tile = Tile(unit, *rows.rows, column0, column1)
             columns = column1 - column0
             keys = self.keys.block(column0, column1)
-            made = rows.weights or self._weights(tile, rows.q, keys, rows.shift)
+            normaliser = rows.normaliser
+            made = normaliser.weights or self._weights(tile, rows.q, keys, normaliser.shift, normaliser.large)
             weights, factors, capped = made.exact, made.rounded, made.capped
             dscores = take("dscores", tile.shape, self.product_dtype)
             if spec.dropout_p > 0:
@@ -201,14 +223,17 @@ class _UnitBackward:
         assert dq_sum is not None
         return dq_sum
 
-    def _weights(self, tile: Tile, q: Tensor, keys: Tensor, shift: Tensor | None) -> _Weights:
+    def _weights(self, tile: Tile, q: Tensor, keys: Tensor, shift: Tensor | None, large: bool = False) -> _Weights:
         """Weights of a tile, ``2 ** (logits - shift)``."""
         if shift is None:
             weights = score_tile(tile, q, keys, self.workspace).exp2_()
             tile.clear_hidden(weights)
             return _Weights(weights, weights, None)
-        logits, capped = logit_tile(tile, q, keys, self.workspace)
-        return _Weights(*exp2_into_product_dtype(logits.sub_(shift), tile, self.workspace), capped)
+        logits, capped = logit_tile(tile, q, keys, self.workspace, large=large)
+        logits.sub_(shift)
+        if large:
+            logits.clamp_(max=0.5)  # what rounding of the lse lets pass; no probability is beyond 1
+        return _Weights(*exp2_into_product_dtype(logits, tile, self.workspace), capped)
 
     def _values_and_ones(self, start: int, stop: int) -> Tensor:
         """Values beside two columns of ones, ``(heads, keys, head_dim_v + 2)``."""

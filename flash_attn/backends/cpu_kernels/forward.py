@@ -86,7 +86,7 @@ def _forward_unit(
         shape = (*lse_rows.shape[:3], row1 - row0)
         out_rows[..., row0:row1, :].copy_(weighted.view(*shape, spec.head_dim_v))
         if probs is not None:
-            _store_probabilities(unit, row0, row1, q, keys, log2_total, probs, workspace)
+            _store_probabilities(unit, row0, row1, q, keys, log2_total, probs, workspace, shifted)
         lse_rows[..., row0:row1].copy_(log2_total.mul_(1 / LOG2E).view(shape))
     return shifted
 
@@ -147,7 +147,7 @@ def attend_shifted(
     weighted: Tensor | None = None
     for column0, column1 in blocks(*unit.band.columns(row0, row1), unit.tile.columns):
         tile = Tile(unit, row0, row1, column0, column1)
-        logits, _ = logit_tile(tile, q, keys.block(column0, column1), workspace)
+        logits, _ = logit_tile(tile, q, keys.block(column0, column1), workspace, large=True)
         seen = torch.maximum(largest, logits.amax(-1))
         shift = seen.masked_fill(seen == float("-inf"), 0.0)
         rescale = (largest - shift).exp2_()
@@ -185,13 +185,14 @@ def _store_probabilities(
     log2_total: Tensor,
     probs: Tensor,
     workspace: Workspace,
+    large: bool,
 ) -> None:
     """Recompute the row tile's probabilities from its row sums, negative where dropout removed them."""
     shift = log2_total.masked_fill(log2_total == float("-inf"), 0.0).unsqueeze(-1)
     heads = slice(unit.head0 * unit.group, unit.head1 * unit.group)
     for column0, column1 in blocks(*unit.band.columns(row0, row1), unit.tile.columns):
         tile = Tile(unit, row0, row1, column0, column1)
-        logits, _ = logit_tile(tile, q, keys.block(column0, column1), workspace)
+        logits, _ = logit_tile(tile, q, keys.block(column0, column1), workspace, large=large)
         weights = logits.sub_(shift).exp2_()
         if unit.spec.dropout_p > 0:
             weights = torch.where(tile.kept(), weights, -weights)

@@ -56,18 +56,25 @@ def score_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> Tensor
     return product(q, k.mT, scores, tile.unit.spec.softmax_scale * LOG2E)
 
 
-def logit_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor | None]:
+def logit_tile(
+    tile: Tile, q: Tensor, k: Tensor, workspace: Workspace, *, large: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Finished logits in base 2, ``-inf`` where masked, in fp32 (fp64 for fp64).
 
-    Also returns ``tanh`` of the capped scores where there is a softcap, for its gradient.
+    Where they are ``large``, products of bf16 are not rounded to bf16: its unit in the last place is then more than
+    a probability bears. Also returns ``tanh`` of the capped scores where there is a softcap, for its gradient.
     """
     unit, spec = tile.unit, tile.unit.spec
     softcap = spec.softcap if spec.softcap > 0 else 1 / LOG2E
-    scores = workspace.take("scores", tile.shape, product_dtype(spec))
-    product(q, k.mT, scores, spec.softmax_scale / softcap)
-    logits = scores
-    if scores.dtype == torch.bfloat16:
-        logits = workspace.take("logits", tile.shape, torch.float32).copy_(scores)
+    dtype = product_dtype(spec)
+    if large and dtype == torch.bfloat16:
+        logits = workspace.take("logits", tile.shape, torch.float32)
+        product(q.float(), k.float().mT, logits, spec.softmax_scale / softcap)
+    else:
+        logits = scores = workspace.take("scores", tile.shape, dtype)
+        product(q, k.mT, scores, spec.softmax_scale / softcap)
+        if dtype == torch.bfloat16:
+            logits = workspace.take("logits", tile.shape, torch.float32).copy_(scores)
     capped = None
     if spec.softcap > 0:
         capped = workspace.take("capped", tile.shape, logits.dtype)
@@ -86,7 +93,10 @@ def logit_tile(tile: Tile, q: Tensor, k: Tensor, workspace: Workspace) -> tuple[
 def exp2_into_product_dtype(logits: Tensor, tile: Tile, workspace: Workspace) -> tuple[Tensor, Tensor]:
     """``2 ** logits`` in place, and the same in the dtype of the products."""
     weights = logits.exp2_()
+    return weights, in_product_dtype(weights, tile, workspace)
+
+
+def in_product_dtype(weights: Tensor, tile: Tile, workspace: Workspace) -> Tensor:
+    """``weights``, rounded to the dtype of the products."""
     dtype = product_dtype(tile.unit.spec)
-    if weights.dtype == dtype:
-        return weights, weights
-    return weights, workspace.take("scores", tile.shape, dtype).copy_(weights)
+    return weights if weights.dtype == dtype else workspace.take("scores", tile.shape, dtype).copy_(weights)
