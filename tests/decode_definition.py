@@ -31,14 +31,16 @@ def _sequence(spec: AttentionSpec, inputs: DecodeInputs, b: int) -> Rows:
     q = _rows(inputs.q, inputs.cu_seqlens_q, b)
     keys = _gathered(inputs.k_cache, inputs.k_descale, b, places)
     values = _gathered(inputs.v_cache, inputs.v_descale, b, places)
-    follows = spec.window_left >= 0 or spec.window_right >= 0
+    follows = spec.window_left >= 0 or spec.window_right >= 0 or spec.attention_chunk > 0
+    chunk = spec.attention_chunk
     results = []
     for i in range(len(q)):
         row = _meant(_turned(spec, inputs, q[i], turn + i * int(follows)), inputs.q_descale, b)
         diagonal = i + len(places) - len(q)
         left = diagonal - spec.window_left if spec.window_left >= 0 else 0
         right = diagonal + spec.window_right if spec.window_right >= 0 else len(places)
-        seen = torch.tensor([j for j in range(len(places)) if left <= j <= right], dtype=torch.int64)
+        band = [j for j in range(len(places)) if left <= j <= right]
+        seen = torch.tensor([j for j in band if not chunk or j // chunk == diagonal // chunk], dtype=torch.int64)
         results.append(_row(spec, inputs, b, row, keys[seen], values[seen], (diagonal - seen).abs()))
     return results
 

@@ -26,9 +26,9 @@ def new_gradients(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     q, k, v = problem.q, problem.k, problem.v
     partly_read = any(x is not None for x in (problem.cu_seqlens_k, problem.seqused_k, problem.leftpad_k))
-    dq = q.new_empty(q.shape) if problem.cu_seqlens_q is None else q.new_zeros(q.shape)
+    dq = q.new_zeros(q.shape) if problem.has_unused_rows else q.new_empty(q.shape)
     dk, dv = (x.new_zeros(x.shape) if partly_read else x.new_empty(x.shape) for x in (k, v))
-    per_row = (q.shape[0], q.shape[2], q.shape[1]) if problem.cu_seqlens_q is None else (q.shape[1], q.shape[0])
+    per_row = (*q.shape[:-3], q.shape[-2], q.shape[-3])
     return dq, dk, dv, q.new_empty(per_row, dtype=torch.float32)
 
 

@@ -36,7 +36,7 @@ def _attn_split_kernel(
     stride_out_split, stride_lse_split, num_splits, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
     rows_q, rows_k, sequences_k, nheads_k, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right,
     q_descale, k_descale, v_descale,
@@ -44,7 +44,7 @@ def _attn_split_kernel(
     stride_v_descale_b, stride_v_descale_h,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +52,7 @@ def _attn_split_kernel(
     tile, head_k, batch = tile_of_program(num_blocks * num_splits, nheads_k, NUM_XCDS, False)
     split = tile // num_blocks
     first_row = tile % num_blocks * BLOCK_M
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     num_rows = seqlen_q * nheads_per_group
     if first_row >= num_rows:
         return
@@ -99,14 +99,14 @@ def _attn_split_kernel(
     last_token = (tl.minimum(first_row + BLOCK_M, num_rows) - 1) // nheads_per_group
     begin, full_begin, full_end, end = band_blocks(
         first_row // nheads_per_group, last_token, seqlen_k - seqlen_q, seqlen_k,
-        window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+        window_left, window_right, 0, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
     )  # fmt: skip
     # The keys of this split: an equal share of the blocks that the tile meets.
     share = tl.cdiv(tl.cdiv(end - begin, BLOCK_N), num_splits) * BLOCK_N
     low = begin + split * share
     high = tl.minimum(low + share, end)
-    # Left edge of a window, blocks without a mask, right edge.
-    for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
+    # Left edge of a window or chunk, blocks without a mask, right edge.
+    for part in tl.static_range(0 if HAS_WINDOW_LEFT or CHUNK > 0 else 1, 3):
         acc, row_max, row_sum = attend_blocks(
             acc, row_max, row_sum, q,
             tl.maximum(low, begin if part == 0 else full_begin if part == 1 else full_end),
@@ -117,7 +117,7 @@ def _attn_split_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             None, 0, 0,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)

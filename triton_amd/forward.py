@@ -41,7 +41,7 @@ def attend_blocks(
     rng_state, batch_head, dropout_threshold,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate the keys ``begin .. end``, block by block; without ``MASKED`` every row sees all of them.
@@ -63,7 +63,7 @@ def attend_blocks(
         if MASKED:
             visible = band_mask(
                 rows[:, None], cols[None, :], diagonal, seqlen_q, seqlen_k, window_left, window_right,
-                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
             )  # fmt: skip
             logits = tl.where(visible, logits, float("-inf"))
         probs, decay, row_max, row_sum = online_softmax(logits, factor, row_max, row_sum, HEADROOM, MASKED)
@@ -82,7 +82,7 @@ def _attn_fwd_kernel(
     out_ptr, lse_ptr, sink_ptr, stride_ob, stride_os, stride_oh, stride_lse_b, stride_lse_h, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
     rows_q, rows_k, sequences_k, nheads_q, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right,
     rng_state, dropout_threshold, dropout_scale,
@@ -91,13 +91,13 @@ def _attn_fwd_kernel(
     stride_v_descale_b, stride_v_descale_h,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of ``BLOCK_M`` rows of one head of one sequence."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, NUM_XCDS, HAS_WINDOW_RIGHT)
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     first_row = block * BLOCK_M
     if first_row >= seqlen_q:
         return
@@ -137,10 +137,10 @@ def _attn_fwd_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
     begin, full_begin, full_end, end = band_blocks(
         first_row, tl.minimum(first_row + BLOCK_M, seqlen_q) - 1, seqlen_k - seqlen_q, seqlen_k,
-        window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+        window_left, window_right, 0, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
     )  # fmt: skip
-    # Left edge of a window, blocks without a mask, right edge.
-    for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
+    # Left edge of a window or chunk, blocks without a mask, right edge.
+    for part in tl.static_range(0 if HAS_WINDOW_LEFT or CHUNK > 0 else 1, 3):
         acc, row_max, row_sum = attend_blocks(
             acc, row_max, row_sum, q,
             begin if part == 0 else full_begin if part == 1 else full_end,
@@ -151,7 +151,7 @@ def _attn_fwd_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)
@@ -172,15 +172,14 @@ def new_results(problem: Problem) -> tuple[Tensor, Tensor]:
 
     The output has the dtype of q, bfloat16 for 8-bit inputs.
 
-    Rows of packed tensors that belong to no sequence are no program's, so that they start as 0 and -inf.
+    Rows that may belong to no sequence are no program's, so that they start as 0 and -inf.
     """
     q, shape = problem.q, (*problem.q.shape[:-1], problem.head_dim_v)
     dtype = torch.bfloat16 if q.dtype.itemsize == 1 else q.dtype
-    if problem.cu_seqlens_q is None:
-        lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
-        return q.new_empty(shape, dtype=dtype), lse
-    lse = q.new_full((q.shape[1], q.shape[0]), float("-inf"), dtype=torch.float32)
-    return q.new_zeros(shape, dtype=dtype), lse
+    per_row = (*q.shape[:-3], q.shape[-2], q.shape[-3])
+    if problem.has_unused_rows:
+        return q.new_zeros(shape, dtype=dtype), q.new_full(per_row, float("-inf"), dtype=torch.float32)
+    return q.new_empty(shape, dtype=dtype), q.new_empty(per_row, dtype=torch.float32)
 
 
 def result_arguments(problem: Problem, out: Tensor, softmax_lse: Tensor) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class ProblemClass:
         kernel: one of ``KERNELS``.
         bits: width of the elements of q, k and v: 8, 16 or 32.
         block_d: the larger head dim, rounded up to one of ``BLOCK_DIMS``.
-        banded: whether a causal mask or a window bounds the keys of a row.
+        banded: whether a causal mask, a window or a chunk bounds the keys of a row.
     """
 
     kernel: str

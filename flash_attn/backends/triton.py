@@ -13,17 +13,19 @@ from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.extensions import (
+    ATTENTION_CHUNK,
     DESCALES,
     FP8,
     RAGGED_APPEND,
     RAGGED_QUERIES,
     ROTARY_SEQLENS,
+    SEQUSED_Q,
     extension_reasons,
 )
 from flash_attn.backends.gpu import architecture_name, compute_units
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, *FP8_DTYPES)
-_EXTENSIONS = (FP8, DESCALES, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
+_EXTENSIONS = (FP8, DESCALES, SEQUSED_Q, ATTENTION_CHUNK, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
 _MAX_HEAD_DIM = 512
 # Of a GPU that is not there.
 _PRETENDED_COMPUTE_UNITS = 64

@@ -18,7 +18,7 @@ from flash_attn.triton_amd.problem import Problem
 from flash_attn.triton_amd.tuning import ForwardConfig, backward_config, forward_config
 
 # Inputs of requests that the backend refuses.
-_UNKNOWN = ("qv", "seqused_q")
+_UNKNOWN = ("qv",)
 
 
 def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
@@ -95,6 +95,7 @@ def attention_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
         window_right=spec.window_right,
         softcap=spec.softcap,
         dropout_p=spec.dropout_p,
+        attention_chunk=spec.attention_chunk,
     )
 
 
