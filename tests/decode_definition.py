@@ -40,20 +40,31 @@ def _sequence(spec: AttentionSpec, inputs: DecodeInputs, b: int) -> Rows:
         left = diagonal - spec.window_left if spec.window_left >= 0 else 0
         right = diagonal + spec.window_right if spec.window_right >= 0 else len(places)
         band = [j for j in range(len(places)) if left <= j <= right]
+        latent = None if inputs.qv is None else _rows(inputs.qv, inputs.cu_seqlens_q, b)[i].double()
         seen = torch.tensor([j for j in band if not chunk or j // chunk == diagonal // chunk], dtype=torch.int64)
-        results.append(_row(spec, inputs, b, row, keys[seen], values[seen], (diagonal - seen).abs()))
+        results.append(_row(spec, inputs, b, row, latent, keys[seen], values[seen], (diagonal - seen).abs()))
     return results
 
 
 def _row(
-    spec: AttentionSpec, inputs: DecodeInputs, b: int, q: Tensor, keys: Tensor, values: Tensor, distances: Tensor
+    spec: AttentionSpec,
+    inputs: DecodeInputs,
+    b: int,
+    q: Tensor,
+    qv: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    distances: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One row over the keys that it sees."""
     out = torch.zeros(spec.nheads_q, spec.head_dim_v, dtype=torch.float64)
     lse = torch.full((spec.nheads_q,), float("-inf"), dtype=torch.float64)
     sink = inputs.learnable_sink
     for head in range(spec.nheads_q):
-        logits = keys[:, head // spec.nheads_per_group] @ q[head] * spec.softmax_scale
+        head_k = head // spec.nheads_per_group
+        logits = keys[:, head_k] @ q[head] * spec.softmax_scale
+        if qv is not None:
+            logits = logits + values[:, head_k] @ qv[head] * spec.softmax_scale
         if spec.softcap > 0:
             logits = spec.softcap * torch.tanh(logits / spec.softcap)
         if inputs.alibi_slopes is not None:
@@ -61,7 +72,7 @@ def _row(
         extra = logits.new_zeros(0) if sink is None else sink[head : head + 1].double()
         if len(logits) + len(extra):
             lse[head] = torch.cat([logits, extra]).logsumexp(0)
-            out[head] = (logits - lse[head]).exp() @ values[:, head // spec.nheads_per_group]
+            out[head] = (logits - lse[head]).exp() @ values[:, head_k]
     return out, lse
 
 

@@ -28,6 +28,7 @@ class Problem:
     bound of -1 is unbounded; causal is ``window_right`` 0. An ``attention_chunk`` of 0 is none. ``alibi_slopes`` is
     fp32 ``(nheads_q,)`` or ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
     ``q_descale``, ``k_descale`` and ``v_descale``, fp32 ``(batch, nheads_k)`` with any strides, multiply 8-bit inputs.
+    With ``qv``, laid out as q with the head dim of v, scores are ``q.k + qv.v``.
     ``seqused_q`` and ``seqused_k`` int32 ``(batch,)`` are how many of a sequence's rows and keys count.
     """
 
@@ -54,6 +55,7 @@ class Problem:
     q_descale: Tensor | None = None
     k_descale: Tensor | None = None
     v_descale: Tensor | None = None
+    qv: Tensor | None = None
     seqused_q: Tensor | None = None
 
     @property
@@ -82,6 +84,13 @@ class Problem:
         return self.v.shape[-1]
 
     @property
+    def depth(self) -> int:
+        """Products that a score adds up, or the head dim of v where that is more: what a tile's size depends on."""
+        if self.qv is not None:
+            return self.head_dim + self.head_dim_v
+        return max(self.head_dim, self.head_dim_v)
+
+    @property
     def nheads_per_group(self) -> int:
         """Query heads that share a KV head."""
         return self.nheads_q // self.nheads_k
@@ -104,7 +113,9 @@ class Problem:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
+            "qv_ptr": self.qv,
             **strides("q", self.q),
+            **strides("qv", self.qv),
             **strides("k", self.k),
             **strides("v", self.v),
             "cu_seqlens_q": self.cu_seqlens_q,
@@ -145,7 +156,7 @@ class Problem:
             "CHUNK": min(self.attention_chunk, _MAX_CHUNK),
             "HAS_SOFTCAP": self.softcap > 0,
             "NEGATIVE_SCALE": self.softmax_scale < 0,
-            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
+            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v, self.qv),
         }
 
     @property
@@ -156,8 +167,10 @@ class Problem:
         return self.k.shape[-3]
 
 
-def strides(name: str, x: Tensor) -> Mapping[str, int]:
-    """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch."""
+def strides(name: str, x: Tensor | None) -> Mapping[str, int | None]:
+    """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch, no tensor has none."""
+    if x is None:
+        return dict.fromkeys((f"stride_{name}b", f"stride_{name}s", f"stride_{name}h"))
     return {
         f"stride_{name}b": 0 if x.dim() == 3 else x.stride(0),
         f"stride_{name}s": x.stride(-3),
@@ -165,9 +178,9 @@ def strides(name: str, x: Tensor) -> Mapping[str, int]:
     }
 
 
-def needs_wide_offsets(*tensors: Tensor) -> bool:
+def needs_wide_offsets(*tensors: Tensor | None) -> bool:
     """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
-    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31
+    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors if x is not None) >= 2**31
 
 
 def _descale(name: str, x: Tensor | None) -> Mapping[str, Any]:

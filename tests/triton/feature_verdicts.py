@@ -5,8 +5,6 @@ from flash_attn.feature_cases import Feature
 
 UNSUPPORTED = {
     "dtype float64": "dtype float64 is not one of",
-    "qv": "has no qv",
-    "decode: qv": "has no qv",
 }
 
 
