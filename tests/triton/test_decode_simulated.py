@@ -36,7 +36,7 @@ CASES = {
     "left_window": (DecodeCase((17, 90), 5, 0, 96, 2, 1, causal=False, window_size=(5, -1)), 3),
     "chunks": (DecodeCase((17, 90, 40), 5, 0, 96, 2, 1, dtype=BF16, attention_chunk=20), 2),
     "chunks_not_causal": (DecodeCase((3, 90), 9, 0, 96, 2, 1, causal=False, attention_chunk=50, leftpad=True), 3),
-    "qv": (DecodeCase((17, 90), 2, 3, 96, 8, 1, 32, 64, BF16, page_size=16, qv=True, rotary_dim=16), 2),
+    "qv": (DecodeCase((17, 90), 2, 3, 96, 8, 2, 32, 64, BF16, page_size=16, qv=True, rotary_dim=16), 2),
     "softcap": (DecodeCase((17, 40), 2, 0, 48, 4, 2, softcap=1.5), 2),
     "alibi": (DecodeCase((17, 70), 3, 0, 96, 4, 2, alibi_dims=2), 2),
     "alibi_softcap": (DecodeCase((17, 70), 1, 0, 96, 4, 2, alibi_dims=1, softcap=3.0), 2),
