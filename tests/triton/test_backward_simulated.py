@@ -42,7 +42,7 @@ CASES = {
         (5, 40, 3), (17, 50, 30), 2, 1, 32, 32, torch.float32, varlen=True, causal=True, seqused_q=True
     ),
     "chunks": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=37),
-    "chunks_of_blocks": AttentionCase((40,), (130,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64),
+    "chunks_of_blocks": AttentionCase((100,), (150,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=48),
     "chunks_causal": AttentionCase((70,), (100,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64, causal=True),
     "chunks_rows_before_the_first_key": AttentionCase((70,), (20,), 2, 2, 32, 32, torch.float32, attention_chunk=7),
     "head_dims_40_80": AttentionCase((33,), (47,), 4, 2, 40, 80, torch.bfloat16),

@@ -40,7 +40,7 @@ CASES = {
         (5, 70, 3), (17, 80, 30), 2, 1, 32, 32, torch.bfloat16, varlen=True, causal=True, seqused_q=True
     ),
     "chunks": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=37),
-    "chunks_of_blocks": AttentionCase((40,), (150,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64),
+    "chunks_of_blocks": AttentionCase((100,), (150,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=48),
     "chunks_causal": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64, causal=True),
     "chunks_rows_before_the_first_key": AttentionCase((100,), (40,), 2, 2, 32, 32, torch.float32, attention_chunk=7),
     "qv": AttentionCase((40,), (70,), 4, 2, 32, 64, torch.bfloat16, causal=True, qv=True),
