@@ -168,7 +168,7 @@ class ProblemClass:
 
 def problem_class(problem: Problem, kernel: str) -> ProblemClass:
     """The class of a problem for one of the ``KERNELS``."""
-    block_d = min(max(BLOCK_DIMS[0], triton.next_power_of_2(problem.depth)), BLOCK_DIMS[-1])
+    block_d = max(BLOCK_DIMS[0], triton.next_power_of_2(problem.depth))
     return ProblemClass(kernel, 8 * problem.k.element_size(), block_d, problem.is_banded)
 
 

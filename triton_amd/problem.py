@@ -14,6 +14,7 @@ from torch import Tensor
 _MAX_TILE_ROWS = 512
 # Smallest base-2 scale: a scale of 0 would turn the -inf of a masked logit into NaN.
 _MIN_SCALE = 2.0**-120
+_MAX_HEAD_DIM = 512
 # Beyond every sequence, and a position plus it stays in 32 bits.
 _MAX_CHUNK = 2**30
 
@@ -85,10 +86,9 @@ class Problem:
 
     @property
     def depth(self) -> int:
-        """Products that a score adds up, or the head dim of v where that is more: what a tile's size depends on."""
-        if self.qv is not None:
-            return self.head_dim + self.head_dim_v
-        return max(self.head_dim, self.head_dim_v)
+        """The larger head dim, with qv both together up to 512: what the size of a tile depends on."""
+        together = 0 if self.qv is None else min(self.head_dim + self.head_dim_v, _MAX_HEAD_DIM)
+        return max(self.head_dim, self.head_dim_v, together)
 
     @property
     def nheads_per_group(self) -> int:
