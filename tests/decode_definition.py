@@ -31,27 +31,40 @@ def _sequence(spec: AttentionSpec, inputs: DecodeInputs, b: int) -> Rows:
     q = _rows(inputs.q, inputs.cu_seqlens_q, b)
     keys = _gathered(inputs.k_cache, inputs.k_descale, b, places)
     values = _gathered(inputs.v_cache, inputs.v_descale, b, places)
-    follows = spec.window_left >= 0 or spec.window_right >= 0
+    follows = spec.window_left >= 0 or spec.window_right >= 0 or spec.attention_chunk > 0
+    chunk = spec.attention_chunk
     results = []
     for i in range(len(q)):
         row = _meant(_turned(spec, inputs, q[i], turn + i * int(follows)), inputs.q_descale, b)
         diagonal = i + len(places) - len(q)
         left = diagonal - spec.window_left if spec.window_left >= 0 else 0
         right = diagonal + spec.window_right if spec.window_right >= 0 else len(places)
-        seen = torch.tensor([j for j in range(len(places)) if left <= j <= right], dtype=torch.int64)
-        results.append(_row(spec, inputs, b, row, keys[seen], values[seen], (diagonal - seen).abs()))
+        band = [j for j in range(len(places)) if left <= j <= right]
+        latent = None if inputs.qv is None else _rows(inputs.qv, inputs.cu_seqlens_q, b)[i].double()
+        seen = torch.tensor([j for j in band if not chunk or j // chunk == diagonal // chunk], dtype=torch.int64)
+        results.append(_row(spec, inputs, b, row, latent, keys[seen], values[seen], (diagonal - seen).abs()))
     return results
 
 
 def _row(
-    spec: AttentionSpec, inputs: DecodeInputs, b: int, q: Tensor, keys: Tensor, values: Tensor, distances: Tensor
+    spec: AttentionSpec,
+    inputs: DecodeInputs,
+    b: int,
+    q: Tensor,
+    qv: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    distances: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One row over the keys that it sees."""
     out = torch.zeros(spec.nheads_q, spec.head_dim_v, dtype=torch.float64)
     lse = torch.full((spec.nheads_q,), float("-inf"), dtype=torch.float64)
     sink = inputs.learnable_sink
     for head in range(spec.nheads_q):
-        logits = keys[:, head // spec.nheads_per_group] @ q[head] * spec.softmax_scale
+        head_k = head // spec.nheads_per_group
+        logits = keys[:, head_k] @ q[head] * spec.softmax_scale
+        if qv is not None:
+            logits = logits + values[:, head_k] @ qv[head] * spec.softmax_scale
         if spec.softcap > 0:
             logits = spec.softcap * torch.tanh(logits / spec.softcap)
         if inputs.alibi_slopes is not None:
@@ -59,7 +72,7 @@ def _row(
         extra = logits.new_zeros(0) if sink is None else sink[head : head + 1].double()
         if len(logits) + len(extra):
             lse[head] = torch.cat([logits, extra]).logsumexp(0)
-            out[head] = (logits - lse[head]).exp() @ values[:, head // spec.nheads_per_group]
+            out[head] = (logits - lse[head]).exp() @ values[:, head_k]
     return out, lse
 
 

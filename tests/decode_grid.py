@@ -49,6 +49,18 @@ CORE: dict[str, Case] = {
     "not causal, rotary at one position": replace(_CROSSING, causal=False, rotary_dim=16, page_size=16),
     "window": DecodeCase((3, 90, 200), 5, 0, 210, causal=False, window_size=(37, 3), page_size=16, num_splits=2),
     "left window": DecodeCase((3, 90, 200), 1, 1, 210, window_size=(64, -1), page_size=1, dtype=BF16),
+    "chunks": DecodeCase((3, 90, 200), 5, 0, 210, page_size=16, attention_chunk=64, num_splits=2),
+    "chunks, not causal, appended": replace(_CROSSING, causal=False, attention_chunk=50, rotary_dim=16, dtype=BF16),
+    "packed prefill and decoding, used rows, chunks": replace(
+        _MIXED, page_size=16, seqused_q=True, attention_chunk=32, dtype=BF16
+    ),
+    "packed decoding, used rows": replace(_FEW, seqused_q=True, num_splits=3),
+    "qv": DecodeCase((3, 90), 2, 0, 96, 8, 1, 16, 64, BF16, page_size=16, qv=True, num_splits=2),
+    "qv, appended": replace(_CROSSING, head_dim_v=40, page_size=16, qv=True, rotary_dim=16, leftpad=True),
+    "qv, latent": DecodeCase((3, 40), 1, 0, 48, 16, 1, 64, 512, BF16, page_size=16, qv=True),
+    "qv, fp8 cache": DecodeCase(
+        (3, 90), 2, 0, 96, 4, 2, 16, 64, BF16, 16, kv_dtype=torch.float8_e4m3fn, descale=True, qv=True
+    ),
     "softcap, ALiBi": DecodeCase((3, 90), 2, 0, 96, softcap=2.0, alibi_dims=2, num_splits=3),
     "sink": DecodeCase((0, 90), 2, 0, 96, sink=True, alibi_dims=1, dtype=F16, num_splits=3),
     "sixteen rows": DecodeCase((33, 90), 16, 0, 96, 6, 1, dtype=BF16, page_size=16),
@@ -83,6 +95,13 @@ SIMULATED = (
     "left padding, paged, appended",
     "not causal, rotary at one position",
     "window",
+    "chunks",
+    "chunks, not causal, appended",
+    "packed decoding, used rows",
+    "qv",
+    "qv, latent",
+    "qv, appended",
+    "qv, fp8 cache",
     "prefill and decoding, page 16",
     "packed prefill and decoding, page 1",
     "packed prefill and decoding, page 256",

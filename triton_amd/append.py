@@ -111,7 +111,7 @@ def _append_kernel(
         turn = tl.load(rotary_seqlens + batch)
     rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     if block < blocks_k:
-        new_start, seqlen_new = query_sequence(batch, cu_seqlens_new, rows_new)
+        new_start, seqlen_new = query_sequence(batch, cu_seqlens_new, None, rows_new)
         if block == 0:
             tl.store(lengths_ptr + batch, length + seqlen_new)
         tokens = rows // nheads_k
@@ -158,7 +158,7 @@ def _append_kernel(
         rows -= blocks_k * BLOCK_ROWS
         tokens = rows // nheads_q
         heads = rows % nheads_q
-        query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+        query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, None, rows_q)
         exists = tokens < seqlen_q
         positions = turn + (tokens if FOLLOWS else tl.zeros_like(tokens))
         q_offsets = packed_offsets(tokens, heads, stride_qs, stride_qh, BLOCK_D)

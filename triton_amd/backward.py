@@ -26,9 +26,9 @@ def new_gradients(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     q, k, v = problem.q, problem.k, problem.v
     partly_read = any(x is not None for x in (problem.cu_seqlens_k, problem.seqused_k, problem.leftpad_k))
-    dq = q.new_empty(q.shape) if problem.cu_seqlens_q is None else q.new_zeros(q.shape)
+    dq = q.new_zeros(q.shape) if problem.has_unused_rows else q.new_empty(q.shape)
     dk, dv = (x.new_zeros(x.shape) if partly_read else x.new_empty(x.shape) for x in (k, v))
-    per_row = (q.shape[0], q.shape[2], q.shape[1]) if problem.cu_seqlens_q is None else (q.shape[1], q.shape[0])
+    per_row = (*q.shape[:-3], q.shape[-2], q.shape[-3])
     return dq, dk, dv, q.new_empty(per_row, dtype=torch.float32)
 
 
@@ -44,14 +44,16 @@ def backward_launches(
     """The launches, in order, that fill ``gradients`` (:func:`new_gradients`).
 
     ``out`` and ``softmax_lse`` are the results of the forward, ``dout`` and ``dlse`` their gradients, of the same
-    shapes. The last dimension of ``dout`` is contiguous. Paged keys and a ``cache_batch_idx`` have no gradient:
-    ValueError.
+    shapes. The last dimension of ``dout`` is contiguous. Paged keys, a ``cache_batch_idx`` and ``qv`` have no
+    gradient: ValueError.
 
     In float32 the rounding of ``softmax_lse`` would be the largest error of all: dQ then adds up what the recomputed
     probabilities of a row sum to, and all three gradients divide by it.
     """
     if problem.block_table is not None or problem.cache_batch_idx is not None:
         raise ValueError("the Triton backward does not take block_table or cache_batch_idx: a cache has no gradient")
+    if problem.qv is not None:
+        raise ValueError("the Triton backward does not take qv; accepted is qv beside q and v beside k")
     dq, dk, dv, softmax_d = gradients
     packed = problem.cu_seqlens_q is not None
     shared = {

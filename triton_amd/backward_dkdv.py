@@ -26,7 +26,7 @@ def _gather_from_rows(
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate what rows ``begin .. end`` of one head give; without ``MASKED`` all of them see every key."""
@@ -45,7 +45,7 @@ def _gather_from_rows(
         probs = tile_probs(
             scores, shift[None, :], rows[None, :], cols, seqlen_q, seqlen_k,
             slope, scale_log2, softcap_log2, window_left, window_right,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
         if weight_ptr is not None:
             probs *= tl.load(weight_ptr + rows, mask=rows < seqlen_q, other=0.0)[None, :]
@@ -72,12 +72,12 @@ def attn_bwd_dkdv_kernel(
     stride_dkb, stride_dks, stride_dkh, stride_dvb, stride_dvs, stride_dvh, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, rows_q, rows_k, sequences_k, nheads_q, nheads_k,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, rows_q, rows_k, sequences_k, nheads_q, nheads_k,
     alibi_slopes, stride_alibi, softmax_scale, scale_log2, softcap_log2, window_left, window_right,
     rng_state, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of ``BLOCK_N`` keys of one KV head of one sequence; keys that no sequence has are left alone."""
@@ -88,7 +88,7 @@ def attn_bwd_dkdv_kernel(
     first_key = block * BLOCK_N
     if first_key >= seqlen_k:
         return
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     batch_wide, head_k_wide, key_wide = batch.to(tl.int64), head_k.to(tl.int64), key_start + first_key
     keys_left = seqlen_k - first_key
 
@@ -114,7 +114,7 @@ def attn_bwd_dkdv_kernel(
     # Rows and keys have changed roles.
     begin, full_begin, full_end, end = band_blocks(
         first_key, tl.minimum(first_key + BLOCK_N, seqlen_k) - 1, seqlen_q - seqlen_k, seqlen_q,
-        window_right, window_left, BLOCK_M, HAS_WINDOW_RIGHT, HAS_WINDOW_LEFT,
+        window_right, window_left, seqlen_q - seqlen_k, BLOCK_M, HAS_WINDOW_RIGHT, HAS_WINDOW_LEFT, CHUNK,
     )  # fmt: skip
     nheads_per_group = nheads_q // nheads_k
     for head in tl.range(head_k * nheads_per_group, (head_k + 1) * nheads_per_group):
@@ -125,8 +125,8 @@ def attn_bwd_dkdv_kernel(
         head_weight_ptr = None
         if weight_ptr is not None:
             head_weight_ptr = weight_ptr + head_wide * stride_lse_h
-        # Edge that the causal mask or the window makes, blocks without a mask, far edge.
-        for part in tl.static_range(0 if HAS_WINDOW_RIGHT else 1, 3):
+        # Edge that the causal mask, window or chunk makes, blocks without a mask, far edge.
+        for part in tl.static_range(0 if HAS_WINDOW_RIGHT or CHUNK > 0 else 1, 3):
             dk, dv = _gather_from_rows(
                 dk, dv, k, v,
                 begin if part == 0 else full_begin if part == 1 else full_end,
@@ -139,7 +139,7 @@ def attn_bwd_dkdv_kernel(
                 slope, scale_log2, softcap_log2, window_left, window_right,
                 rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,
                 HEAD_DIM, HEAD_DIM_V, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
+                HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, ROUND_BY_ADD, part != 1,
             )  # fmt: skip
 
     if rng_state is not None:

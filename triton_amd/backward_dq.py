@@ -21,7 +21,7 @@ def _gather_from_keys(
     rng_state, batch_head, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, SUM_ROWS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Accumulate what keys ``begin .. end`` give; without ``MASKED`` every row sees all of them."""
@@ -35,7 +35,7 @@ def _gather_from_keys(
         probs = tile_probs(
             scores, shift[:, None], rows, cols, seqlen_q, seqlen_k,
             slope, scale_log2, softcap_log2, window_left, window_right,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, MASKED,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, MASKED,
         )  # fmt: skip
         if SUM_ROWS:
             row_sum += tl.sum(probs, 1)
@@ -56,17 +56,17 @@ def attn_bwd_dq_kernel(
     stride_dob, stride_dos, stride_doh, stride_lse_b, stride_lse_h, stride_dqb, stride_dqs, stride_dqh, num_blocks,
     q_ptr, k_ptr, v_ptr,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, rows_q, rows_k, sequences_k, nheads_q, nheads_per_group,
-    alibi_slopes, stride_alibi, softmax_scale, scale_log2, softcap_log2, window_left, window_right,
-    rng_state, dropout_threshold, dropout_scale,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, rows_q, rows_k, sequences_k,
+    nheads_q, nheads_per_group, alibi_slopes, stride_alibi, softmax_scale, scale_log2, softcap_log2,
+    window_left, window_right, rng_state, dropout_threshold, dropout_scale,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, ROUND_BY_ADD: tl.constexpr, NUM_XCDS: tl.constexpr,
 ):  # fmt: skip
     """dQ of ``BLOCK_M`` rows of one head of one sequence."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, NUM_XCDS, HAS_WINDOW_RIGHT)
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     first_row = block * BLOCK_M
     if first_row >= seqlen_q:
         return
@@ -101,10 +101,10 @@ def attn_bwd_dq_kernel(
     row_sum = tl.zeros((BLOCK_M,), tl.float32)
     begin, full_begin, full_end, end = band_blocks(
         first_row, tl.minimum(first_row + BLOCK_M, seqlen_q) - 1, seqlen_k - seqlen_q, seqlen_k,
-        window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+        window_left, window_right, 0, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
     )  # fmt: skip
-    # Left edge of a window, blocks without a mask, right edge.
-    for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
+    # Left edge of a window or chunk, blocks without a mask, right edge.
+    for part in tl.static_range(0 if HAS_WINDOW_LEFT or CHUNK > 0 else 1, 3):
         dq, row_sum = _gather_from_keys(
             dq, row_sum, q, dout, shift, softmax_d,
             begin if part == 0 else full_begin if part == 1 else full_end,
@@ -113,7 +113,8 @@ def attn_bwd_dq_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             rng_state, batch * nheads_q + head, dropout_threshold, dropout_scale,
             HEAD_DIM, HEAD_DIM_V, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, weight_ptr is not None, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP,
+            ROUND_BY_ADD, weight_ptr is not None, part != 1,
         )  # fmt: skip
 
     if weight_ptr is not None:

@@ -20,14 +20,14 @@ _BLOCK_SPLITS = 16
 def _combine_kernel(
     out_ptr, lse_ptr, partial_out_ptr, partial_lse_ptr,
     stride_ob, stride_os, stride_oh, stride_lse_b, stride_lse_h, stride_out_split, stride_lse_split, num_splits,
-    cu_seqlens_q, rows_q, max_seqlen_q, nheads_q,
+    cu_seqlens_q, seqused_q, rows_q, max_seqlen_q, nheads_q,
     HEAD_DIM_V: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of one row of one head; partial results lie as the results do."""
     head = (tl.program_id(0) % nheads_q).to(tl.int64)
     row = tl.program_id(0) // nheads_q % max_seqlen_q
     batch = tl.program_id(0) // nheads_q // max_seqlen_q
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     if row >= seqlen_q:
         return
     dims = tl.arange(0, BLOCK_DV)

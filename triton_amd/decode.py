@@ -22,11 +22,12 @@ from .forward import attend_blocks, fp8_arguments, new_results, result_arguments
 from .launch import Launch
 from .logits import alibi_slope
 from .masks import band_blocks
+from .operands import descaled, load_queries, point_to_keys, score_scales
 from .problem import Problem
 from .sequences import key_sequence, query_sequence
 from .softmax import initial_state, normaliser
 from .split_plan import choose_num_splits, most_keys_of_tile
-from .tiles import load_tile, packed_offsets, store_tile, tile_offsets
+from .tiles import packed_offsets, store_tile, tile_offsets
 from .work_order import tile_of_program
 
 
@@ -34,9 +35,9 @@ from .work_order import tile_of_program
 def _attn_split_kernel(
     out_ptr, lse_ptr, sink_ptr, stride_ob, stride_os, stride_oh, stride_lse_b, stride_lse_h,
     stride_out_split, stride_lse_split, num_splits, num_blocks,
-    q_ptr, k_ptr, v_ptr,
+    q_ptr, qv_ptr, k_ptr, v_ptr, stride_qvb, stride_qvs, stride_qvh,
     stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
     rows_q, rows_k, sequences_k, nheads_k, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right,
     q_descale, k_descale, v_descale,
@@ -44,7 +45,7 @@ def _attn_split_kernel(
     stride_v_descale_b, stride_v_descale_h,
     HEAD_DIM: tl.constexpr, HEAD_DIM_V: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr, NUM_XCDS: tl.constexpr,
     ROUND_BY_ADD: tl.constexpr, HEADROOM: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +53,7 @@ def _attn_split_kernel(
     tile, head_k, batch = tile_of_program(num_blocks * num_splits, nheads_k, NUM_XCDS, False)
     split = tile // num_blocks
     first_row = tile % num_blocks * BLOCK_M
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     num_rows = seqlen_q * nheads_per_group
     if first_row >= num_rows:
         return
@@ -60,13 +61,12 @@ def _attn_split_kernel(
         batch, cu_seqlens_k, seqused_k, leftpad_k, cache_batch_idx, rows_k, sequences_k, PAGE_SIZE
     )
     batch_wide, head_k_wide, split_wide = batch.to(tl.int64), head_k.to(tl.int64), split.to(tl.int64)
-    k_ptr += head_k_wide * stride_kh
-    v_ptr += head_k_wide * stride_vh
+    k_ptr, v_ptr = point_to_keys(
+        k_ptr, v_ptr, key_index, key_start, head_k_wide,
+        stride_kb, stride_ks, stride_kh, stride_vb, stride_vs, stride_vh, PAGE_SIZE,
+    )  # fmt: skip
     table_ptr = block_table
-    if PAGE_SIZE == 0:
-        k_ptr += key_index * stride_kb + key_start * stride_ks
-        v_ptr += key_index * stride_vb + key_start * stride_vs
-    else:
+    if PAGE_SIZE > 0:
         table_ptr += batch_wide * stride_table
 
     rows = first_row + tl.arange(0, BLOCK_M)
@@ -76,15 +76,19 @@ def _attn_split_kernel(
     first_head = head_k_wide * nheads_per_group
     q_ptr += batch_wide * stride_qb + query_start * stride_qs + first_head * stride_qh
     q_offsets = packed_offsets(tokens, members, stride_qs, stride_qh, BLOCK_D)
-    q = load_tile(q_ptr, q_offsets, num_rows - first_row, True, HEAD_DIM, BLOCK_M, BLOCK_D)
-    if UPCAST:
-        q = q.to(tl.bfloat16)
-    if q_descale is not None:
-        scale_log2 *= tl.load(q_descale + batch * stride_q_descale_b + head_k * stride_q_descale_h)
-    if k_descale is not None:
-        scale_log2 *= tl.load(k_descale + batch * stride_k_descale_b + head_k * stride_k_descale_h)
-    if NEGATIVE_SCALE:
-        q = (-q.to(tl.float32)).to(q.dtype)
+    q = load_queries(q_ptr, q_offsets, num_rows - first_row, HEAD_DIM, BLOCK_M, BLOCK_D, UPCAST, NEGATIVE_SCALE)
+    qv = None
+    if qv_ptr is not None:
+        qv_ptr += batch_wide * stride_qvb + query_start * stride_qvs + first_head * stride_qvh
+        qv_offsets = packed_offsets(tokens, members, stride_qvs, stride_qvh, BLOCK_DV)
+        qv = load_queries(
+            qv_ptr, qv_offsets, num_rows - first_row, HEAD_DIM_V, BLOCK_M, BLOCK_DV, UPCAST, NEGATIVE_SCALE
+        )
+    scale_log2, qk_scale, qv_scale = score_scales(
+        scale_log2, q_descale, k_descale, v_descale, stride_q_descale_b, stride_q_descale_h,
+        stride_k_descale_b, stride_k_descale_h, stride_v_descale_b, stride_v_descale_h, batch, head_k,
+        qv_ptr is not None,
+    )  # fmt: skip
     k_offsets = tile_offsets(stride_ks, BLOCK_N, BLOCK_D, WIDE_OFFSETS)
     v_offsets = tile_offsets(stride_vs, BLOCK_N, BLOCK_DV, WIDE_OFFSETS)
     slope = None
@@ -99,16 +103,16 @@ def _attn_split_kernel(
     last_token = (tl.minimum(first_row + BLOCK_M, num_rows) - 1) // nheads_per_group
     begin, full_begin, full_end, end = band_blocks(
         first_row // nheads_per_group, last_token, seqlen_k - seqlen_q, seqlen_k,
-        window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+        window_left, window_right, 0, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
     )  # fmt: skip
     # The keys of this split: an equal share of the blocks that the tile meets.
     share = tl.cdiv(tl.cdiv(end - begin, BLOCK_N), num_splits) * BLOCK_N
     low = begin + split * share
     high = tl.minimum(low + share, end)
-    # Left edge of a window, blocks without a mask, right edge.
-    for part in tl.static_range(0 if HAS_WINDOW_LEFT else 1, 3):
+    # Left edge of a window or chunk, blocks without a mask, right edge.
+    for part in tl.static_range(0 if HAS_WINDOW_LEFT or CHUNK > 0 else 1, 3):
         acc, row_max, row_sum = attend_blocks(
-            acc, row_max, row_sum, q,
+            acc, row_max, row_sum, q, qv, qk_scale, qv_scale,
             tl.maximum(low, begin if part == 0 else full_begin if part == 1 else full_end),
             tl.minimum(high, full_begin if part == 0 else full_end if part == 1 else end),
             tokens, first_row, seqlen_q, seqlen_k,
@@ -117,12 +121,11 @@ def _attn_split_kernel(
             slope, scale_log2, softcap_log2, window_left, window_right,
             None, 0, 0,
             HEAD_DIM, HEAD_DIM_V, PAGE_SIZE, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_DV,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK, HAS_SOFTCAP, ROUND_BY_ADD, HEADROOM, part != 1,
         )  # fmt: skip
 
     reciprocal, lse = normaliser(row_max, row_sum)
-    if v_descale is not None:
-        reciprocal *= tl.load(v_descale + batch * stride_v_descale_b + head_k * stride_v_descale_h)
+    reciprocal = descaled(reciprocal, v_descale, stride_v_descale_b, stride_v_descale_h, batch, head_k)
     out = (acc * reciprocal[:, None]).to(out_ptr.dtype.element_ty)
     out_ptr += split_wide * stride_out_split + batch_wide * stride_ob + query_start * stride_os + first_head * stride_oh
     out_offsets = packed_offsets(tokens, members, stride_os, stride_oh, BLOCK_DV)

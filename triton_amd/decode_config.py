@@ -38,7 +38,7 @@ def decode_config(problem: Problem, arch_name: str) -> DecodeConfig:
         config = _RDNA3
     else:
         config = _BY_MATRIX_KIND.get(architecture.matrix_kind, _NVIDIA)
-    if max(problem.head_dim, problem.head_dim_v) >= _LONG_HEADS or problem.q.element_size() > 2:
+    if problem.depth >= _LONG_HEADS or problem.q.element_size() > 2:
         # Twice the registers and shared memory for a key.
         config = replace(config, block_m=16, block_n=16, num_warps=8, num_stages=1)
     filled = for_architecture(config, arch_name)

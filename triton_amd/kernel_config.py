@@ -156,8 +156,8 @@ class ProblemClass:
     Attributes:
         kernel: one of ``KERNELS``.
         bits: width of the elements of q, k and v: 8, 16 or 32.
-        block_d: the larger head dim, rounded up to one of ``BLOCK_DIMS``.
-        banded: whether a causal mask or a window bounds the keys of a row.
+        block_d: the larger head dim, with qv the sum of both up to 512, rounded up to one of ``BLOCK_DIMS``.
+        banded: whether a causal mask, a window or a chunk bounds the keys of a row.
     """
 
     kernel: str
@@ -168,8 +168,7 @@ class ProblemClass:
 
 def problem_class(problem: Problem, kernel: str) -> ProblemClass:
     """The class of a problem for one of the ``KERNELS``."""
-    head_dim = max(problem.head_dim, problem.head_dim_v)
-    block_d = max(BLOCK_DIMS[0], triton.next_power_of_2(head_dim))
+    block_d = max(BLOCK_DIMS[0], triton.next_power_of_2(problem.depth))
     return ProblemClass(kernel, 8 * problem.k.element_size(), block_d, problem.is_banded)
 
 

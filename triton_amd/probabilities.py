@@ -23,17 +23,17 @@ _BLOCK_M, _BLOCK_N = 32, 64
 def _attn_probs_kernel(
     probs_ptr, stride_pb, stride_ph, stride_ps, lse_ptr, stride_lse_b, stride_lse_h, num_blocks, max_seqlen_k,
     q_ptr, k_ptr, stride_qb, stride_qs, stride_qh, stride_kb, stride_ks, stride_kh,
-    cu_seqlens_q, cu_seqlens_k, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, leftpad_k, block_table, stride_table, cache_batch_idx,
     rows_q, rows_k, sequences_k, nheads_q, nheads_per_group,
     alibi_slopes, stride_alibi, scale_log2, softcap_log2, window_left, window_right, rng_state, dropout_threshold,
     HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     NEGATIVE_SCALE: tl.constexpr, WIDE_OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """Probabilities of ``BLOCK_M`` rows of one head of one sequence; what no row sees is left as it is."""
     block, head, batch = tile_of_program(num_blocks, nheads_q, 1, HAS_WINDOW_RIGHT)
-    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, rows_q)
+    query_start, seqlen_q = query_sequence(batch, cu_seqlens_q, seqused_q, rows_q)
     first_row = block * BLOCK_M
     if first_row >= seqlen_q:
         return
@@ -65,7 +65,7 @@ def _attn_probs_kernel(
     diagonal = seqlen_k - seqlen_q
     begin, _, _, end = band_blocks(
         first_row, tl.minimum(first_row + BLOCK_M, seqlen_q) - 1, diagonal, seqlen_k,
-        window_left, window_right, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+        window_left, window_right, 0, BLOCK_N, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
     )  # fmt: skip
     for first in tl.range(begin, end, BLOCK_N):
         page, row = locate_keys(first, seqlen_k, key_start, table_ptr, sequences_k, True, BLOCK_N, PAGE_SIZE)
@@ -79,7 +79,7 @@ def _attn_probs_kernel(
         )
         visible = band_mask(
             rows[:, None], cols[None, :], diagonal, seqlen_q, seqlen_k, window_left, window_right,
-            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
         )  # fmt: skip
         probs = recompute_probs(tl.where(visible, logits, float("-inf")), factor, shift)
         if rng_state is not None:

@@ -14,6 +14,9 @@ from torch import Tensor
 _MAX_TILE_ROWS = 512
 # Smallest base-2 scale: a scale of 0 would turn the -inf of a masked logit into NaN.
 _MIN_SCALE = 2.0**-120
+_MAX_HEAD_DIM = 512
+# Beyond every sequence, and a position plus it stays in 32 bits.
+_MAX_CHUNK = 2**30
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,11 @@ class Problem:
     Layouts: q ``(batch, seqlen_q, nheads_q, head_dim)`` or, with ``cu_seqlens_q``, ``(total_q, nheads_q, head_dim)``;
     k and v ``(batch_k, seqlen_k, nheads_k, head_dim)``, ``(total_k, nheads_k, head_dim)`` with ``cu_seqlens_k``, or
     ``(num_pages, page_size, nheads_k, head_dim)`` with ``block_table``. The last dimension is contiguous. A window
-    bound of -1 is unbounded; causal is ``window_right`` 0. ``alibi_slopes`` is fp32 ``(nheads_q,)`` or
-    ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
+    bound of -1 is unbounded; causal is ``window_right`` 0. An ``attention_chunk`` of 0 is none. ``alibi_slopes`` is
+    fp32 ``(nheads_q,)`` or ``(batch, nheads_q)``, ``learnable_sink`` ``(nheads_q,)``, ``rng_state`` int64 ``(2,)``.
     ``q_descale``, ``k_descale`` and ``v_descale``, fp32 ``(batch, nheads_k)`` with any strides, multiply 8-bit inputs.
+    With ``qv``, laid out as q with the head dim of v, scores are ``q.k + qv.v``.
+    ``seqused_q`` and ``seqused_k`` int32 ``(batch,)`` are how many of a sequence's rows and keys count.
     """
 
     q: Tensor
@@ -38,6 +43,7 @@ class Problem:
     window_right: int = -1
     softcap: float = 0.0
     dropout_p: float = 0.0
+    attention_chunk: int = 0
     cu_seqlens_q: Tensor | None = None
     cu_seqlens_k: Tensor | None = None
     seqused_k: Tensor | None = None
@@ -50,6 +56,8 @@ class Problem:
     q_descale: Tensor | None = None
     k_descale: Tensor | None = None
     v_descale: Tensor | None = None
+    qv: Tensor | None = None
+    seqused_q: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -77,14 +85,25 @@ class Problem:
         return self.v.shape[-1]
 
     @property
+    def depth(self) -> int:
+        """The larger head dim, with qv both together up to 512: what the size of a tile depends on."""
+        together = 0 if self.qv is None else min(self.head_dim + self.head_dim_v, _MAX_HEAD_DIM)
+        return max(self.head_dim, self.head_dim_v, together)
+
+    @property
     def nheads_per_group(self) -> int:
         """Query heads that share a KV head."""
         return self.nheads_q // self.nheads_k
 
     @property
     def is_banded(self) -> bool:
-        """Whether a causal mask or a window bounds the keys of a row."""
-        return self.window_left >= 0 or self.window_right >= 0
+        """Whether a causal mask, a window or a chunk bounds the keys of a row."""
+        return self.window_left >= 0 or self.window_right >= 0 or self.attention_chunk > 0
+
+    @property
+    def has_unused_rows(self) -> bool:
+        """Whether rows of q may belong to no sequence, so that no program writes their results."""
+        return self.cu_seqlens_q is not None or self.seqused_q is not None
 
     def kernel_arguments(self) -> dict[str, Any]:
         """Arguments that every attention kernel takes, by the names of its parameters."""
@@ -94,11 +113,14 @@ class Problem:
             "q_ptr": self.q,
             "k_ptr": self.k,
             "v_ptr": self.v,
+            "qv_ptr": self.qv,
             **strides("q", self.q),
+            **strides("qv", self.qv),
             **strides("k", self.k),
             **strides("v", self.v),
             "cu_seqlens_q": self.cu_seqlens_q,
             "cu_seqlens_k": self.cu_seqlens_k,
+            "seqused_q": self.seqused_q,
             "seqused_k": self.seqused_k,
             "leftpad_k": self.leftpad_k,
             "block_table": self.block_table,
@@ -131,9 +153,10 @@ class Problem:
             "PAGE_SIZE": self.k.shape[1] if paged else 0,
             "HAS_WINDOW_LEFT": self.window_left >= 0,
             "HAS_WINDOW_RIGHT": self.window_right >= 0,
+            "CHUNK": min(self.attention_chunk, _MAX_CHUNK),
             "HAS_SOFTCAP": self.softcap > 0,
             "NEGATIVE_SCALE": self.softmax_scale < 0,
-            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v),
+            "WIDE_OFFSETS": needs_wide_offsets(self.q, self.k, self.v, self.qv),
         }
 
     @property
@@ -144,8 +167,10 @@ class Problem:
         return self.k.shape[-3]
 
 
-def strides(name: str, x: Tensor) -> Mapping[str, int]:
-    """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch."""
+def strides(name: str, x: Tensor | None) -> Mapping[str, int | None]:
+    """Strides of a tensor by batch (or page), row and head; a packed tensor has one batch, no tensor has none."""
+    if x is None:
+        return dict.fromkeys((f"stride_{name}b", f"stride_{name}s", f"stride_{name}h"))
     return {
         f"stride_{name}b": 0 if x.dim() == 3 else x.stride(0),
         f"stride_{name}s": x.stride(-3),
@@ -153,9 +178,9 @@ def strides(name: str, x: Tensor) -> Mapping[str, int]:
     }
 
 
-def needs_wide_offsets(*tensors: Tensor) -> bool:
+def needs_wide_offsets(*tensors: Tensor | None) -> bool:
     """Whether a tile of one of the tensors spans offsets beyond 32 bits."""
-    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors) >= 2**31
+    return _MAX_TILE_ROWS * max(x.stride(-3) for x in tensors if x is not None) >= 2**31
 
 
 def _descale(name: str, x: Tensor | None) -> Mapping[str, Any]:

@@ -18,15 +18,17 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def tile_probs(
     scores, shift, rows, cols, seqlen_q, seqlen_k, slope, scale_log2, softcap_log2, window_left, window_right,
-    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
+    HAS_WINDOW_LEFT: tl.constexpr, HAS_WINDOW_RIGHT: tl.constexpr, CHUNK: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Probabilities (fp32) before dropout; without ``MASKED`` every row sees every key of the tile."""
     diagonal = seqlen_k - seqlen_q
     logits, factor = base2_logits(scores, rows, cols, diagonal, slope, scale_log2, softcap_log2, HAS_SOFTCAP)
     if MASKED:
         visible = band_mask(
-            rows, cols, diagonal, seqlen_q, seqlen_k, window_left, window_right, HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT
-        )
+            rows, cols, diagonal, seqlen_q, seqlen_k, window_left, window_right,
+            HAS_WINDOW_LEFT, HAS_WINDOW_RIGHT, CHUNK,
+        )  # fmt: skip
         logits = tl.where(visible, logits, float("-inf"))
     return recompute_probs(logits, factor, shift)
 

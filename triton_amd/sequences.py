@@ -5,8 +5,8 @@ import triton.language as tl
 
 
 @triton.jit
-def query_sequence(batch, cu_seqlens_q, rows_q):
-    """First row (int64) of a sequence within its batch stride, and its number of rows."""
+def query_sequence(batch, cu_seqlens_q, seqused_q, rows_q):
+    """First row (int64) of a sequence within its batch stride, and its number of rows that count."""
     if cu_seqlens_q is None:
         start = tl.zeros((), tl.int64)
         seqlen_q = rows_q
@@ -15,6 +15,8 @@ def query_sequence(batch, cu_seqlens_q, rows_q):
         last = tl.minimum(tl.load(cu_seqlens_q + batch + 1), rows_q)
         start = first.to(tl.int64)
         seqlen_q = tl.maximum(last - first, 0)
+    if seqused_q is not None:
+        seqlen_q = tl.maximum(tl.minimum(tl.load(seqused_q + batch), seqlen_q), 0)
     return start, seqlen_q
 
 

@@ -14,6 +14,9 @@ def most_keys_of_tile(problem: Problem, tokens: int) -> int:
     keys = min(problem.max_seqlen_k, problem.capacity_k)
     if problem.window_left >= 0 and problem.window_right >= 0:
         keys = min(keys, problem.window_left + problem.window_right + tokens)
+    if problem.attention_chunk > 0:
+        chunks = (tokens - 2 + problem.attention_chunk) // problem.attention_chunk + 1
+        keys = min(keys, chunks * problem.attention_chunk)
     return keys
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from flash_attn.attention_spec import AttentionSpec
 
 FP8, DESCALES = "fp8", "q_descale, k_descale, v_descale"
+SEQUSED_Q, ATTENTION_CHUNK, QV = "seqused_q", "attention_chunk", "qv"
 RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS = "cu_seqlens_q over a KV cache", "cu_seqlens_k_new", "rotary_seqlens"
 
 
@@ -15,9 +16,9 @@ def extension_reasons(spec: AttentionSpec, having: Collection[str] = ()) -> list
     asked = {
         FP8: spec.is_fp8,
         DESCALES: spec.has_descale,
-        "qv": spec.has_qv,
-        "seqused_q": spec.has_seqused_q,
-        "attention_chunk": spec.attention_chunk > 0,
+        QV: spec.has_qv,
+        SEQUSED_Q: spec.has_seqused_q,
+        ATTENTION_CHUNK: spec.attention_chunk > 0,
         RAGGED_QUERIES: spec.phase == "decode" and spec.varlen_q,
         RAGGED_APPEND: spec.varlen_new,
         ROTARY_SEQLENS: spec.has_rotary_seqlens,

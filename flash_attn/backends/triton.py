@@ -13,17 +13,20 @@ from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import simulation, triton_runtime
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.extensions import (
+    ATTENTION_CHUNK,
     DESCALES,
     FP8,
+    QV,
     RAGGED_APPEND,
     RAGGED_QUERIES,
     ROTARY_SEQLENS,
+    SEQUSED_Q,
     extension_reasons,
 )
 from flash_attn.backends.gpu import architecture_name, compute_units
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, *FP8_DTYPES)
-_EXTENSIONS = (FP8, DESCALES, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
+_EXTENSIONS = (FP8, DESCALES, SEQUSED_Q, ATTENTION_CHUNK, QV, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
 _MAX_HEAD_DIM = 512
 # Of a GPU that is not there.
 _PRETENDED_COMPUTE_UNITS = 64
@@ -73,6 +76,8 @@ class TritonBackend(Backend):
             reasons.append("no rotation of fp8 queries")
         if spec.is_fp8 and spec.return_attn_probs:
             reasons.append("no probabilities of fp8 inputs")
+        if spec.has_qv and (spec.needs_backward or spec.return_attn_probs):
+            reasons.append("no backward and no probabilities with qv")
         if max(spec.head_dim, spec.head_dim_v) > _MAX_HEAD_DIM:
             reasons.append(f"head dims beyond {_MAX_HEAD_DIM}")
         if spec.needs_backward and spec.kv_layout == "paged":

@@ -17,9 +17,6 @@ from flash_attn.triton_amd.probabilities import attention_probabilities
 from flash_attn.triton_amd.problem import Problem
 from flash_attn.triton_amd.tuning import ForwardConfig, backward_config, forward_config
 
-# Inputs of requests that the backend refuses.
-_UNKNOWN = ("qv", "seqused_q")
-
 
 def forward(spec: AttentionSpec, inputs: AttentionInputs, choice: ConfigChoice) -> ForwardResult:
     """Attention of validated inputs."""
@@ -87,14 +84,14 @@ def attention_problem(spec: AttentionSpec, inputs: AttentionInputs) -> Problem:
         learnable_sink=_contiguous(inputs.learnable_sink),
         rng_state=_contiguous(inputs.rng_state),
     )
-    known = {name: value for name, value in given._asdict().items() if name not in _UNKNOWN}
     return Problem(
-        **known,
+        **given._asdict(),
         softmax_scale=spec.softmax_scale,
         window_left=spec.window_left,
         window_right=spec.window_right,
         softcap=spec.softcap,
         dropout_p=spec.dropout_p,
+        attention_chunk=spec.attention_chunk,
     )
 
 

@@ -5,12 +5,6 @@ from flash_attn.feature_cases import Feature
 
 UNSUPPORTED = {
     "dtype float64": "dtype float64 is not one of",
-    "varlen, seqused_q": "has no seqused_q",
-    "attention_chunk": "has no attention_chunk",
-    "attention_chunk, causal": "has no attention_chunk",
-    "qv": "has no qv",
-    "decode: qv": "has no qv",
-    "decode: attention_chunk": "has no attention_chunk",
 }
 
 

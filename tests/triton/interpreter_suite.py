@@ -129,7 +129,7 @@ def test_every_feature(feature: Feature) -> None:
 
 def _supported(case: AttentionCase) -> AttentionCase:
     """The case without what the backend refuses."""
-    return dataclasses.replace(case, attention_chunk=0, seqused_q=False, backward=not case.page_size)
+    return dataclasses.replace(case, backward=not case.page_size)
 
 
 def _assert_passed(case: object, comparisons: list[Comparison]) -> None:
@@ -150,7 +150,7 @@ def test_attention_equals_its_definition(dtype: torch.dtype, data: st.DataObject
 @given(extended_decode_cases())
 def test_decoding_equals_its_definition(case: DecodeCase) -> None:
     assume(case.dtype in (torch.float32, torch.bfloat16, torch.float16))
-    case = dataclasses.replace(case, kv_dtype=None, descale=False, qv=False, attention_chunk=0)
+    case = dataclasses.replace(case, kv_dtype=None, descale=False)
     with dispatch.use_backend("triton"):
         _assert_passed(case, compare_decode(case))
 

@@ -40,6 +40,8 @@ def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ({"head_dim": 513}, "head dims beyond 512"),
         ({"head_dim_v": 600}, "head dims beyond 512"),
         ({"kv_layout": "paged", "page_size": 16, "needs_backward": True}, "no backward of paged keys and values"),
+        ({"has_qv": True, "needs_backward": True}, "no backward and no probabilities with qv"),
+        ({"has_qv": True, "return_attn_probs": True}, "no backward and no probabilities with qv"),
         ({"has_cache_batch_idx": True, "needs_backward": True}, "no backward through cache_batch_idx"),
     ],
 )

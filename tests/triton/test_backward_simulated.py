@@ -38,6 +38,13 @@ CASES = {
     "padded_keys": AttentionCase(
         (5, 40, 0), (17, 50, 3), 2, 1, 32, 32, torch.float32, varlen=True, seqused=True, leftpad=True, causal=True
     ),
+    "seqused_q": AttentionCase(
+        (5, 40, 3), (17, 50, 30), 2, 1, 32, 32, torch.float32, varlen=True, causal=True, seqused_q=True
+    ),
+    "chunks": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=37),
+    "chunks_of_blocks": AttentionCase((100,), (150,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=48),
+    "chunks_causal": AttentionCase((70,), (100,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64, causal=True),
+    "chunks_rows_before_the_first_key": AttentionCase((70,), (20,), 2, 2, 32, 32, torch.float32, attention_chunk=7),
     "head_dims_40_80": AttentionCase((33,), (47,), 4, 2, 40, 80, torch.bfloat16),
     "head_dims_5_1": AttentionCase((33,), (47,), 2, 2, 5, 1, torch.float32),
     "no_keys": AttentionCase((33,), (0,), 2, 2, 32, 32, torch.float32),
@@ -52,7 +59,7 @@ OTHER_TARGETS = {
     "gfx90a": ("causal_gqa", "window"),
     "gfx950": ("causal_gqa", "alibi_softcap"),
     "gfx1100": ("causal_gqa", "padded_keys"),
-    "gfx1201": ("causal_gqa", "dropout"),
+    "gfx1201": ("causal_gqa", "dropout", "chunks", "seqused_q"),
 }
 
 

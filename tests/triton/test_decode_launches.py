@@ -99,6 +99,11 @@ def test_a_window_bounds_the_keys_of_a_tile() -> None:
     assert most_keys_of_tile(_problem(window_left=1000), 1) == 131072
 
 
+@pytest.mark.parametrize(("chunk", "tokens", "keys"), [(1000, 1, 1000), (1000, 2, 2000), (4, 6, 12), (1, 3, 3)])
+def test_a_chunk_bounds_the_keys_of_a_tile(chunk: int, tokens: int, keys: int) -> None:
+    assert most_keys_of_tile(_problem(attention_chunk=chunk), tokens) == keys
+
+
 def test_many_sequences_are_not_split() -> None:
     *_, launches = decode_launches(_problem(batch=128), CONFIG, MI300X_UNITS)
     assert _names(launches) == ["_attn_split_kernel"]

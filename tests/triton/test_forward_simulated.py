@@ -36,6 +36,19 @@ CASES = {
     ),
     "paged": AttentionCase((5, 40, 0), (17, 80, 3), 4, 2, 32, 32, torch.float32, varlen=True, page_size=16),
     "odd_pages": AttentionCase((5, 40), (17, 80), 2, 1, 32, 32, torch.bfloat16, varlen=True, page_size=7, leftpad=True),
+    "seqused_q": AttentionCase(
+        (5, 70, 3), (17, 80, 30), 2, 1, 32, 32, torch.bfloat16, varlen=True, causal=True, seqused_q=True
+    ),
+    "chunks": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=37),
+    "chunks_of_blocks": AttentionCase((100,), (150,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=48),
+    "chunks_causal": AttentionCase((70,), (120,), 2, 1, 32, 32, torch.bfloat16, attention_chunk=64, causal=True),
+    "chunks_rows_before_the_first_key": AttentionCase((100,), (40,), 2, 2, 32, 32, torch.float32, attention_chunk=7),
+    "qv": AttentionCase((40,), (70,), 4, 2, 32, 64, torch.bfloat16, causal=True, qv=True),
+    "qv_latent": AttentionCase((20,), (40,), 4, 1, 64, 512, torch.bfloat16, causal=True, qv=True),
+    "qv_negative_scale": AttentionCase((20,), (40,), 2, 1, 40, 24, torch.float32, softmax_scale=-0.2, qv=True),
+    "qv_fp8_keys": AttentionCase(
+        (20,), (40,), 4, 2, 32, 64, torch.bfloat16, qv=True, kv_dtype=torch.float8_e4m3fn, descale=True
+    ),
     "head_dims_40_80": AttentionCase((33,), (47,), 4, 2, 40, 80, torch.bfloat16),
     "head_dims_5_1": AttentionCase((33,), (47,), 2, 2, 5, 1, torch.float32),
     "head_dim_512": AttentionCase((17,), (40,), 1, 1, 512, 512, torch.float16),
@@ -47,7 +60,7 @@ OTHER_TARGETS = {
     "gfx90a": ("causal_gqa", "window"),
     "gfx950": ("causal_gqa", "odd_pages"),
     "gfx1100": ("causal_gqa", "paged"),
-    "gfx1201": ("causal_gqa", "dropout"),
+    "gfx1201": ("causal_gqa", "dropout", "chunks", "seqused_q", "qv"),
 }
 
 

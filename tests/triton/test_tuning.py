@@ -88,6 +88,13 @@ def test_the_larger_head_dim_decides() -> None:
     assert forward_config(problem(64, head_dim_v=512), "gfx942") == wide != forward_config(problem(64), "gfx942")
 
 
+@pytest.mark.parametrize(("head_dim", "head_dim_v", "like"), [(64, 64, 128), (64, 512, 512), (512, 512, 512)])
+def test_queries_for_the_values_make_a_score_deeper(head_dim: int, head_dim_v: int, like: int) -> None:
+    plain = problem(head_dim, head_dim_v=head_dim_v)
+    latent = dataclasses.replace(plain, qv=plain.v)
+    assert forward_config(latent, "gfx942") == forward_config(problem(like), "gfx942")
+
+
 def test_head_dims_beyond_512_are_refused() -> None:
     with pytest.raises(ValueError, match="head dims up to 512"):
         forward_config(problem(520), "gfx942")
