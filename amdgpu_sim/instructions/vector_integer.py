@@ -8,7 +8,7 @@ import numpy as np
 
 from amdgpu_sim.decoding import Decoding, Execute, instruction
 from amdgpu_sim.instructions.vector import result_writer, vector
-from amdgpu_sim.waves import NULL, VCC, Array, Waves
+from amdgpu_sim.waves import NULL, Array, Waves
 
 U32, I32, U64, I64, U16 = np.uint32, np.int32, np.uint64, np.int64, np.uint16
 _B, _Q = U32(31), U64(32)
@@ -234,16 +234,19 @@ def _(d: Decoding) -> Execute:
     register = d.operands[1].index
     write = result_writer(d, 0, wide)
     d.destination(1, d.target.wave_size // 32, "s")
-    if signed and register not in (NULL, VCC):
-        raise d.unsupported("the overflow of a signed multiply-add is not modelled")
     dtype = I64 if signed else U64
 
     def execute(w: Waves) -> None:
         addend = c(w)
-        total = a(w).astype(dtype) * b(w).astype(dtype) + addend
-        overflow = total < addend if not signed else np.zeros(1, bool)
+        product = a(w).astype(dtype) * b(w).astype(dtype)
+        total = product + addend
+        if signed:  # bit 64 of the sum: its sign, which wrapping inverts
+            wrapped = ((product ^ total) & (addend ^ total)) < 0
+            carry = (total < 0) ^ wrapped
+        else:
+            carry = total < addend
         write(w, np.broadcast_to(total, w.active.shape).copy())
-        w.set_lane_mask(register, np.broadcast_to(overflow, w.active.shape))
+        w.set_lane_mask(register, np.broadcast_to(carry, w.active.shape))
 
     return execute
 

@@ -133,7 +133,6 @@ def test_sub_dword_floats_and_sign_extension() -> None:
             "SDWA selection",
         ),
         ("gfx942", "v_cndmask_b32_dpp v1, v0, v2, vcc row_shl:1 row_mask:0xf bank_mask:0xf", "DPP conditional"),
-        ("gfx942", "v_mad_i64_i32 v[0:1], s[4:5], v2, v3, v[4:5]", "overflow"),
         ("gfx942", "v_cmp_eq_u32_e64 s[0:1], v0, v1, v2", "two sources"),
     ],
 )

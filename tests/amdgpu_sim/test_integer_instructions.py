@@ -180,11 +180,14 @@ def test_wide_integers() -> None:
     assert np.array_equal(result, (a << np.uint64(3)) + b)
     x, y = (v.astype(np.uint32) for v in (a, b))
     for target, name, lanes in (("gfx942", "v_mad_i64_i32", 64), ("gfx1201", "v_mad_co_i64_i32", 32)):
-        carry = "vcc" if lanes == 64 else "null"
+        carry = "s[10:11]" if lanes == 64 else "s10"
+        code = f"{name} v[20:21], {carry}, v10, v11, v[12:13]\nv_mov_b32_e32 v22, s10"
         inputs = [x[:lanes], y[:lanes], *[part[:lanes] for part in registers64(a)]]
-        result = from64(compute(target, f"{name} v[20:21], {carry}, v10, v11, v[12:13]", *inputs, outputs=2))
-        product = x.view(np.int32).astype(np.int64) * y.view(np.int32).astype(np.int64)
-        assert np.array_equal(result, (product + a.view(np.int64)).view(np.uint64)[:lanes])
+        result = compute(target, code, *inputs, outputs=3)
+        signed = (x.view(np.int32)[:lanes], y.view(np.int32)[:lanes], a.view(np.int64)[:lanes])
+        totals = [int(p) * int(q) + int(r) for p, q, r in zip(*signed, strict=True)]
+        assert from64(result).tolist() == [total % 2**64 for total in totals]
+        assert result[2][0] == sum((total < 0) << lane for lane, total in enumerate(totals[:32]))
     code = "v_mad_co_u64_u32 v[20:21], s10, v10, v11, v[12:13]\nv_mov_b32_e32 v22, s10"
     result = compute("gfx1201", code, x[:32], y[:32], *[part[:32] for part in registers64(a)], outputs=3)
     totals = [int(p) * int(q) + int(r) for p, q, r in zip(x[:32], y[:32], a[:32], strict=True)]
