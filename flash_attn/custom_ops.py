@@ -184,17 +184,18 @@ def attention(
         check_tensor("qv", qv)
     if q.stride(-1) != 1 or k.stride(-1) != 1 or v.stride(-1) != 1:
         q, k, v = last_dim_contiguous(q), last_dim_contiguous(k), last_dim_contiguous(v)
-    if qv is not None and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, qv)):
-        q, k, softmax_scale = fold_qv(q, k, v, qv, softmax_scale)
-        qv = None
-    if dropout_p != 0 and rng_state is None:  # what is no number is refused by the operator, which names it
-        rng_state = new_rng_state(q.device)
     needs_grad = torch.is_grad_enabled() and (
         q.requires_grad
         or k.requires_grad
         or v.requires_grad
         or (isinstance(learnable_sink, Tensor) and learnable_sink.requires_grad)
+        or (qv is not None and qv.requires_grad)
     )
+    if qv is not None and needs_grad:
+        q, k, softmax_scale = fold_qv(q, k, v, qv, softmax_scale)
+        qv = None
+    if dropout_p != 0 and rng_state is None:  # what is no number is refused by the operator, which names it
+        rng_state = new_rng_state(q.device)
     window_left, window_right = window_bounds(window_size)
     request: tuple[Any, ...] = (
         q,
