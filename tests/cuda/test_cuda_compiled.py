@@ -28,7 +28,7 @@ torch.ops.load_library(sys.argv[1])
 operators = torch.ops.flash_attn_cuda
 features = [False] * 7  # varlen, pages, mask, softcap, ALiBi, dropout, deterministic
 blocks = {
-    f"{phase} {arch} {dim}": operators.block_size(phase, arch, getattr(torch, dtype), dim, dim, *features) > 0
+    f"{phase} {arch} {dtype} {dim}": operators.block_size(phase, arch, getattr(torch, dtype), dim, dim, *features) > 0
     for phase, arch, dtype, dim in json.loads(sys.argv[2])
 }
 try:
