@@ -49,30 +49,34 @@ __device__ inline void split_columns(uint32_t& low, uint32_t& high) {
 
 // Transpose a tile, (keys, head dim) in `KeyRows` to (head dim, keys) in `ColumnRows`; the tile's
 // units of 64 keys x 16 columns are shared among kWarps warps.
-template <class KeyRows, class ColumnRows, int kKeys, int kColumns, int kWarps, class Element>
-__device__ void transpose_tile(const Element* tile, Element* transposed, int warp) {
-  constexpr int kUnitKeys = 64, kUnitColumns = 16, kHalves = 2;
-  constexpr int kAcross = kColumns / kUnitColumns;
+template <class KeyRows, class ColumnRows, unsigned kKeys, unsigned kColumns, unsigned kWarps,
+          class Element>
+__device__ void transpose_tile(const Element* tile, Element* transposed, unsigned warp) {
+  constexpr unsigned kUnitKeys = 64, kUnitColumns = 16, kHalf = 32;
+  constexpr unsigned kAcross = kColumns / kUnitColumns;
   static_assert(kKeys % kUnitKeys == 0 && kColumns % kUnitColumns == 0);
-  const int lane = threadIdx.x % kWarpThreads;
+  // the offset of a lane within a unit and that of the unit have no bit in common, and a swizzle is
+  // linear: their exclusive or is the offset
+  const unsigned lane = threadIdx.x % kWarpThreads;
+  const unsigned source_lane = KeyRows{}(lane, 0u, 0u);
+  const unsigned target_lane = ColumnRows{}(lane % 16, lane / 16 * 16, 0u);
 #pragma unroll 1
-  for (int unit = warp; unit < kKeys / kUnitKeys * kAcross; unit += kWarps) {
-    const int column = unit % kAcross * kUnitColumns, key = unit / kAcross * kUnitKeys;
-    uint32_t words[kHalves][4];
+  for (unsigned unit = warp; unit < kKeys / kUnitKeys * kAcross; unit += kWarps) {
+    const unsigned column = unit % kAcross * kUnitColumns, key = unit / kAcross * kUnitKeys;
+    uint32_t words[2][4];
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-      const auto* row = tile + KeyRows{}(key + half * kWarpThreads + lane, column, 0);
-      cute::SM75_U16x8_LDSM_T::copy(*reinterpret_cast<const cute::uint128_t*>(row), words[half][0],
-                                    words[half][1], words[half][2], words[half][3]);
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned source = KeyRows{}(key + half * kHalf, column, 0u) ^ source_lane;
+      cute::SM75_U16x8_LDSM_T::copy(*reinterpret_cast<const cute::uint128_t*>(tile + source),
+                                    words[half][0], words[half][1], words[half][2], words[half][3]);
     }
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
+    for (unsigned half = 0; half < 2; ++half) {
       split_columns(words[half][0], words[half][1]);
       split_columns(words[half][2], words[half][3]);
-      auto* row = transposed +
-                  ColumnRows{}(column + lane % 16, key + half * kWarpThreads + lane / 16 * 16, 0);
+      const unsigned target = ColumnRows{}(column, key + half * kHalf, 0u) ^ target_lane;
       cute::SM90_U32x4_STSM_N::copy(words[half][0], words[half][1], words[half][2], words[half][3],
-                                    *reinterpret_cast<cute::uint128_t*>(row));
+                                    *reinterpret_cast<cute::uint128_t*>(transposed + target));
     }
   }
 }
