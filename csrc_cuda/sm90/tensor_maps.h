@@ -134,7 +134,8 @@ CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& stri
 }
 
 // Maps of a call whose kernel has tiles of kBlockM queries, kBlockN keys and kHeadDim columns.
-template <class Element, bool kVarlen, int kBlockM, int kBlockN, int kHeadDim>
+template <class Element, bool kVarlen, int kBlockM, int kBlockN,
+          int kHeadDim = kBoxBytes / sizeof(Element)>
 TensorMaps tensor_maps(const AttentionParams& p) {
   constexpr int kColumns = box_columns<Element, kHeadDim>();
   // a tensor without elements may have no address
