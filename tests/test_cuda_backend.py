@@ -29,6 +29,7 @@ def reasons(case: AttentionCase | DecodeCase) -> list[str]:
         replace(CASE, backward=True),
         replace(CASE, backward=True, varlen=True),
         replace(CASE, head_dim=72, head_dim_v=40),
+        replace(CASE, dtype=torch.float8_e4m3fn, descale=True, softcap=15.0),
         replace(DECODE, page_size=1),
         replace(DECODE, page_size=16, seqlen_new=1),
         replace(DECODE, batch_idx=True),
@@ -42,6 +43,8 @@ def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
     ("case", "reason"),
     [
         (replace(CASE, dtype=torch.float32), "dtype float32"),
+        (replace(CASE, dtype=torch.float8_e4m3fnuz), "dtype float8_e4m3fnuz"),
+        (replace(CASE, dtype=torch.float8_e4m3fn, dropout_p=0.1), "no dropout of fp8"),
         (replace(CASE, head_dim=512, head_dim_v=512), "beyond 256"),
         (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
         (replace(CASE, sink=True), "sink"),

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.cuda
 
 BuildLibrary = Callable[[tuple[str, ...], tuple[str, ...], bool], Path]
 ARCHS = ("sm_80", "sm_90a")
-KERNELS = ("forward_*_bf16_d64_dense_masked", "backward_*_bf16_d64_dense_masked")
+KERNELS = (
+    "forward_*_bf16_d64_dense_masked",
+    "forward_*_fp8_d64_dense_masked",
+    "backward_*_bf16_d64_dense_masked",
+)
 # Of the kernels for an architecture, the matrix instruction.
 MATRIX = {"sm80": "HMMA", "sm90": "HGMMA"}
 # Loads the library where PyTorch has no GPU, and prints what it answers.
@@ -28,8 +32,8 @@ torch.ops.load_library(sys.argv[1])
 operators = torch.ops.flash_attn_cuda
 features = [False] * 7  # varlen, pages, mask, softcap, ALiBi, dropout, deterministic
 blocks = {
-    f"{phase} {arch} {dim}": operators.block_size(phase, arch, bfloat16, dim, dim, *features) > 0
-    for phase, arch, bfloat16, dim in json.loads(sys.argv[2])
+    f"{phase} {arch} {dtype} {dim}": operators.block_size(phase, arch, getattr(torch, dtype), dim, dim, *features) > 0
+    for phase, arch, dtype, dim in json.loads(sys.argv[2])
 }
 try:
     operators.device_architecture(0)
@@ -44,7 +48,7 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
     folder = build_library(ARCHS, KERNELS, False).parent
     cuobjdump = find_cuobjdump(detection)
     objects = sorted(folder.glob("*ward_sm*.o"))
-    assert len(objects) == 3
+    assert len(objects) == 4
     for path in objects:
         figures = read_ptxas(Path(f"{path}.remarks").read_text(), path.stem)
         counts = count_instructions(cuobjdump, path, path.stem)
@@ -57,12 +61,19 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
 
 def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: BuildLibrary) -> None:
     library = build_library(ARCHS, KERNELS, False)
-    served = [("forward", "sm_86", True, 40), ("forward", "sm_90", True, 64), ("backward", "sm_90", True, 64)]
+    served = [
+        ("forward", "sm_86", "bfloat16", 40),
+        ("forward", "sm_90", "bfloat16", 64),
+        ("forward", "sm_90", "float8_e4m3fn", 64),
+        ("backward", "sm_90", "bfloat16", 64),
+    ]
     not_served = [
-        ("forward", "sm_100", True, 64),  # another architecture
-        ("forward", "sm_80", False, 64),  # another dtype
-        ("forward", "sm_80", True, 128),  # a larger head dim
-        ("split", "sm_80", True, 64),  # another phase
+        ("forward", "sm_100", "bfloat16", 64),  # another architecture
+        ("forward", "sm_80", "float16", 64),  # another dtype
+        ("forward", "sm_80", "float8_e4m3fn", 64),
+        ("forward", "sm_90", "float8_e4m3fnuz", 64),
+        ("forward", "sm_80", "bfloat16", 128),  # a larger head dim
+        ("split", "sm_80", "bfloat16", 64),  # another phase
     ]
     command = [sys.executable, "-c", WITHOUT_A_GPU, str(library), json.dumps([*served, *not_served])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -70,6 +81,7 @@ def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: Bu
     instances, blocks, reason = json.loads(done.stdout)
     assert {one["name"] for one in instances} == {
         "forward_sm90_bf16_d64_dense_masked",
+        "forward_sm90_fp8_d64_dense_masked",
         "forward_sm80_bf16_d64_dense_masked",
         "backward_sm80_bf16_d64_dense_masked",
     }
