@@ -30,6 +30,7 @@ class ForwardTile:
     instruction: tuple[int, int, int]
     blocks_per_cu: int = -1
     dropout_blocks_per_cu: int = -1
+    head_dim_v: int | None = None
 
     def __post_init__(self) -> None:
         """ValueError for unrolls of which CK-tile would load a part only."""
@@ -76,7 +77,9 @@ _16X16X16 = (16, 16, 16)
 _MFMA_BACKWARD = {
     32: BackwardTile(32, 128, 64, (2, 2), 32),
     64: BackwardTile(32, 128, 32, (1, 4), 32),
+    96: BackwardTile(32, 128, 32, (2, 2), 32),
     128: BackwardTile(16, 128, 32, (1, 4), 32),
+    192: BackwardTile(16, 64, 32, (1, 4), 32),
     256: BackwardTile(16, 64, 32, (1, 4), 32),
 }
 _MFMA_SPLIT = {
@@ -93,7 +96,9 @@ FAMILIES = (
         forward={
             32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
             64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, dropout_blocks_per_cu=2),
+            96: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, head_dim_v=128),
             128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            192: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, blocks_per_cu=1),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
         },
         backward=_MFMA_BACKWARD,

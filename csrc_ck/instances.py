@@ -28,9 +28,9 @@ BACKWARD_FEATURES = ("alibi", "dropout", "deterministic")
 
 # CPU seconds of one translation unit for one architecture: parsing CK-tile for host and device, then the kernel.
 PARSE_SECONDS = 14.0
-FORWARD_SECONDS = {32: 8.0, 64: 8.0, 128: 13.0, 256: 18.0}
+FORWARD_SECONDS = {32: 8.0, 64: 8.0, 96: 12.0, 128: 13.0, 192: 16.0, 256: 18.0}
 SPLIT_SECONDS = {64: 6.0, 128: 8.0, 256: 16.0}
-BACKWARD_SECONDS = {32: 15.0, 64: 20.0, 128: 26.0, 256: 35.0}
+BACKWARD_SECONDS = {32: 15.0, 64: 20.0, 96: 24.0, 128: 26.0, 192: 30.0, 256: 35.0}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class ForwardInstance(CkInstance):
     def configuration(self) -> str:
         """C++ base class of the instance."""
         tile, head_dim = self.tile, self.head_dim
-        numbers = (tile.queries, tile.keys, tile.unroll_qk, head_dim, tile.unroll_pv, head_dim, tile.waves)
+        head_dim_v = tile.head_dim_v or head_dim
+        numbers = (tile.queries, tile.keys, tile.unroll_qk, head_dim_v, tile.unroll_pv, head_dim, tile.waves)
         fields = {"varlen": self.layout == "varlen", "masked": self.masked} | {
             name: self.feature == name for name in FORWARD_FEATURES
         }

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.instances import PRESETS, dispatch_table, write
+from build_tools.instances import HEAD_DIMS, PRESETS, dispatch_table, write
 from csrc_ck.families import FAMILIES, ForwardTile, family_of
 from csrc_ck.generate import main, select
 from csrc_ck.instances import LANGUAGE, ForwardInstance
 
 ARCHS = [arch for family in FAMILIES for arch in family.archs]
-DIMS = (32, 64, 128, 256)
 
 
-def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = DIMS, only: str = "*") -> list[str]:
+def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = HEAD_DIMS, only: str = "*") -> list[str]:
     assert preset in PRESETS
     return [selection.instance.name for selection in select(archs, dims, preset, (only,))]
 
@@ -44,7 +43,7 @@ def test_minimal_serves_both_dtypes_and_layouts_of_each_phase() -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_default_serves_every_head_dim_and_the_common_ones_with_features(arch: str) -> None:
-    chosen = [selection.instance for selection in select([arch], DIMS, "default")]
+    chosen = [selection.instance for selection in select([arch], HEAD_DIMS, "default")]
     for dtype in ("fp16", "bf16"):
         for layout in ("dense", "varlen"):
             alike = [i for i in chosen if i.phase == "forward" and (i.dtype, i.layout) == (dtype, layout) and i.masked]
