@@ -24,8 +24,8 @@ HEAD_DIMS = (32, 64, 96, 128, 192, 256)
 PHASES = ("forward", "backward", "split")
 SEQUENCES: tuple[Layout, ...] = ("dense", "varlen")
 CACHES: tuple[Layout, ...] = ("dense", "paged")
-# Their names in DataType of csrc_common/params.h.
-DATA_TYPES = {"fp16": "kFloat16", "bf16": "kBFloat16"}
+# Their names in DataType of csrc_common/params.h; fp8 is e4m3 as OCP has it, fp8fnuz as gfx942 has it.
+DATA_TYPES = {"fp16": "kFloat16", "bf16": "kBFloat16", "fp8": "kFloat8E4M3", "fp8fnuz": "kFloat8E4M3Fnuz"}
 TABLE = "dispatch_table.cpp"
 
 

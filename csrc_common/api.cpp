@@ -56,11 +56,14 @@ float* row_floats(AttentionParams& p, const Tensor& tensor, const char* name, co
                   : dense_floats(tensor, name, {p.batch, p.nheads_q, p.seqlen_q}, q);
 }
 
-// Check a tensor of rows x heads x head_dim like `rows` (q or k), and return its strides.
+// Check a tensor of rows x heads x head_dim like `rows` (q or k), in the dtype of an output, and
+// return its strides.
 Strides rows_like(const Tensor& tensor, const char* name, const Tensor& rows, int64_t nheads,
                   int64_t head_dim, const Tensor& q) {
   check_device(tensor, name, q);
-  if (tensor.scalar_type() != q.scalar_type()) fail(name, " does not have the dtype of q");
+  if (tensor.scalar_type() != out_type(q.scalar_type())) {
+    fail(name, " does not have the dtype of q, or bfloat16 where that is an 8-bit float");
+  }
   if (rows.dim() == 3) {
     check_shape(tensor, name, {rows.size(0), nheads, head_dim});
   } else {
@@ -73,8 +76,10 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ou
              const Tensor& softmax_lse, const OptionalTensor& cu_seqlens_q,
              const OptionalTensor& cu_seqlens_k, const OptionalTensor& seqused_k,
              const OptionalTensor& alibi_slopes, const OptionalTensor& rng_state,
-             int64_t max_seqlen_q, int64_t max_seqlen_k, double softmax_scale, double softcap,
-             double dropout_p, int64_t window_left, int64_t window_right) {
+             const OptionalTensor& q_descale, const OptionalTensor& k_descale,
+             const OptionalTensor& v_descale, int64_t max_seqlen_q, int64_t max_seqlen_k,
+             double softmax_scale, double softcap, double dropout_p, int64_t window_left,
+             int64_t window_right) {
   ForwardParams p{};
   set_problem(
       p, {q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_k, alibi_slopes, rng_state, max_seqlen_q,
@@ -82,6 +87,11 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ou
   p.softmax_lse = row_floats(p, softmax_lse, "softmax_lse", q);
   p.out_strides = rows_like(out, "out", q, p.nheads_q, p.head_dim_v, q);
   p.out = out.mutable_data_ptr();
+  p.q_descale = descale_of(q_descale, "q_descale", p.batch, p.nheads_k, q);
+  p.k_descale = descale_of(k_descale, "k_descale", p.batch, p.nheads_k, q);
+  p.v_descale = descale_of(v_descale, "v_descale", p.batch, p.nheads_k, q);
+  const bool scaled = q_descale || k_descale || v_descale;
+  if (scaled && q.element_size() != 1) fail("q has a 16-bit dtype, whose kernels read no descales");
   if (q.numel() == 0) return;
   const Launch launch(q);
   run_forward(p, launch.stream());
@@ -166,10 +176,10 @@ void split(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
 std::string device_architecture(int64_t index) { return architecture(static_cast<int>(index)); }
 
 // Keys of a block of the kernel that serves such calls, 0 if there is none.
-int64_t block_size(const std::string& phase, const std::string& arch, bool bfloat16,
+int64_t block_size(const std::string& phase, const std::string& arch, ScalarType dtype,
                    int64_t head_dim, int64_t head_dim_v, bool varlen, bool paged, bool masked,
                    bool softcap, bool alibi, bool dropout, bool deterministic) {
-  const Features features{bfloat16 ? DataType::kBFloat16 : DataType::kFloat16,
+  const Features features{data_type(dtype, "dtype"),
                           to_int32(head_dim, "head_dim"),
                           to_int32(head_dim_v, "head_dim_v"),
                           varlen,
@@ -189,14 +199,15 @@ STABLE_TORCH_LIBRARY(FLASH_ATTN_LIBRARY, m) {
   m.def("instances() -> str");
   m.def("device_architecture(int index) -> str");
   m.def(
-      "block_size(str phase, str arch, bool bfloat16, int head_dim, int head_dim_v, bool varlen, "
-      "bool paged, bool masked, bool softcap, bool alibi, bool dropout, bool deterministic) -> "
-      "int");
+      "block_size(str phase, str arch, ScalarType dtype, int head_dim, int head_dim_v, "
+      "bool varlen, bool paged, bool masked, bool softcap, bool alibi, bool dropout, "
+      "bool deterministic) -> int");
   m.def(
       "forward(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) softmax_lse, "
       "Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_k, Tensor? alibi_slopes, "
-      "Tensor? rng_state, int max_seqlen_q, int max_seqlen_k, float softmax_scale, float softcap, "
-      "float dropout_p, int window_left, int window_right) -> ()");
+      "Tensor? rng_state, Tensor? q_descale, Tensor? k_descale, Tensor? v_descale, "
+      "int max_seqlen_q, int max_seqlen_k, float softmax_scale, float softcap, float dropout_p, "
+      "int window_left, int window_right) -> ()");
   m.def(
       "backward(Tensor q, Tensor k, Tensor v, Tensor dout, Tensor softmax_lse, Tensor softmax_d, "
       "Tensor(a!) dq_accumulator, Tensor(b!) dk, Tensor(c!) dv, Tensor? cu_seqlens_q, "

@@ -5,11 +5,19 @@
 
 namespace flash_attn {
 
-enum class DataType : int32_t { kFloat16, kBFloat16 };
+// kFloat8E4M3 is OCP's; gfx942 multiplies kFloat8E4M3Fnuz, which has no -0 and no infinities.
+enum class DataType : int32_t { kFloat16, kBFloat16, kFloat8E4M3, kFloat8E4M3Fnuz };
 
 // Elements between neighbours; the last dimension is contiguous. `batch` is 0 for varlen layouts.
 struct Strides {
   int32_t batch, row, head;
+};
+
+// What one unit of an 8-bit tensor is worth: a float32 for each sequence and head of k, `batch` and
+// `head` elements between neighbours; null means 1.
+struct Descale {
+  const float* values;
+  int32_t batch, head;
 };
 
 // What selects a compiled kernel.
@@ -40,8 +48,10 @@ struct AttentionParams : Features {
   Strides q_strides, k_strides, v_strides;
   const int32_t* seqused_k;  // (batch) keys in use of a varlen or split call, else null
   int32_t lse_batch_stride, lse_head_stride;
+  Descale q_descale, k_descale, v_descale;
 };
 
+// `out` has the dtype of q, or bfloat16 where that is an 8-bit float.
 struct ForwardParams : AttentionParams {
   void* out;
   float* softmax_lse;

@@ -78,7 +78,7 @@ inline void set_problem(AttentionParams& p, const Request& r, bool cached = fals
   if (q.dim() != dims || k.dim() != dims || v.dim() != dims) {
     fail("q, k and v have ", q.dim(), ", ", k.dim(), ", ", v.dim(), " dimensions; expected ", dims);
   }
-  p.dtype = data_type(q, "q");
+  p.dtype = data_type(q.scalar_type(), "q");
   if (k.scalar_type() != q.scalar_type() || v.scalar_type() != q.scalar_type()) {
     fail("k and v do not have the dtype of q");
   }

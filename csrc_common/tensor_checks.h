@@ -59,15 +59,24 @@ inline void check_device(const Tensor& tensor, const char* name, const Tensor& q
   }
 }
 
-inline DataType data_type(const Tensor& tensor, const char* name) {
-  switch (tensor.scalar_type()) {
+inline DataType data_type(ScalarType dtype, const char* name) {
+  switch (dtype) {
     case ScalarType::Half:
       return DataType::kFloat16;
     case ScalarType::BFloat16:
       return DataType::kBFloat16;
+    case ScalarType::Float8_e4m3fn:
+      return DataType::kFloat8E4M3;
+    case ScalarType::Float8_e4m3fnuz:
+      return DataType::kFloat8E4M3Fnuz;
     default:
-      fail(name, " is neither float16 nor bfloat16");
+      fail(name, " is none of float16, bfloat16, float8_e4m3fn, float8_e4m3fnuz");
   }
+}
+
+// Dtype of the output where q is of `dtype`.
+inline ScalarType out_type(ScalarType dtype) {
+  return dtype == ScalarType::Half ? ScalarType::Half : ScalarType::BFloat16;
 }
 
 // Strides of a (batch, seqlen, nheads, head_dim) or (total, nheads, head_dim) tensor that kernels
@@ -94,6 +103,17 @@ inline Strides strides_of(const Tensor& tensor, const char* name) {
     fail(name, " does not begin at a multiple of ", kBytes, " bytes: make it contiguous");
   }
   return {dims == 4 ? stride(0) : 0, stride(dims - 3), stride(dims - 2)};
+}
+
+// Scales of (batch, nheads_k), which may be an expanded view.
+inline Descale descale_of(const OptionalTensor& tensor, const char* name, int64_t batch,
+                          int64_t nheads_k, const Tensor& q) {
+  if (!tensor) return {};
+  check_device(*tensor, name, q);
+  if (tensor->scalar_type() != ScalarType::Float) fail(name, " is not float32");
+  check_shape(*tensor, name, {batch, nheads_k});
+  return {static_cast<const float*>(tensor->const_data_ptr()),
+          to_int32(tensor->stride(0), "a stride"), to_int32(tensor->stride(1), "a stride")};
 }
 
 template <class T>

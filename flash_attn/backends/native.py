@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import native_calls, native_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
-from flash_attn.backends.extensions import extension_reasons
+from flash_attn.backends.extensions import DESCALES, FP8, extension_reasons
 from flash_attn.backends.kv_append import append_and_rotate
 from flash_attn.backends.native_library import NativeLibrary
 
 _DTYPES = (torch.float16, torch.bfloat16)
 _MAX_HEAD_DIM = 256
-_HEAD_DIM_MULTIPLE = 8  # elements of a 16-byte load
+_LOAD_BYTES = 16  # of rows that kernels read
 
 
 class NativeBackend(Backend):
@@ -38,8 +38,12 @@ class NativeBackend(Backend):
 
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec`` that no build of this version takes away."""
-        checks = {**_common_checks(spec), **self.own_checks(spec)}
-        return [*extension_reasons(spec, having=()), *(reason for reason, holds in checks.items() if holds)]
+        dtypes = (*_DTYPES, *self.library.fp8_dtypes)
+        checks = {**_common_checks(spec, dtypes), **self.own_checks(spec)}
+        return [
+            *extension_reasons(spec, having=(FP8, DESCALES)),
+            *(reason for reason, holds in checks.items() if holds),
+        ]
 
     @abstractmethod
     def own_checks(self, spec: AttentionSpec) -> Mapping[str, bool]:
@@ -95,14 +99,21 @@ class NativeBackend(Backend):
         return self.forward(*append_and_rotate(spec, inputs))
 
 
-def _common_checks(spec: AttentionSpec) -> dict[str, bool]:
+def _common_checks(spec: AttentionSpec, dtypes: Sequence[torch.dtype]) -> dict[str, bool]:
     """Reasons of the binding that both vendors share, and whether each holds."""
     dims = (spec.head_dim, spec.head_dim_v)
     in_cache = spec.kv_layout == "paged" or spec.has_cache_batch_idx
+    is_fp8 = spec.dtype in FP8_DTYPES
+    multiple = _LOAD_BYTES // spec.dtype.itemsize
+    supported = ", ".join(_name(dtype) for dtype in dtypes)
     return {
-        f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of float16, bfloat16": spec.dtype not in _DTYPES,
+        f"dtype {_name(spec.dtype)} is not one of {supported}": spec.dtype not in dtypes,
+        f"no {_name(spec.dtype)} queries with {_name(spec.key_dtype)} keys": spec.key_dtype != spec.dtype,
+        "no descales of 16-bit dtypes": spec.has_descale and not is_fp8,
+        "no backward of fp8": is_fp8 and spec.needs_backward,
+        "no fp8 over pages and cache_batch_idx": is_fp8 and in_cache,
         f"head dims beyond {_MAX_HEAD_DIM}": max(dims) > _MAX_HEAD_DIM,
-        f"head dims that are no multiple of {_HEAD_DIM_MULTIPLE}": any(dim % _HEAD_DIM_MULTIPLE for dim in dims),
+        f"{'fp8 ' * is_fp8}head dims that are no multiple of {multiple}": any(dim % multiple for dim in dims),
         "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
         "no backward through pages and caches": spec.needs_backward and in_cache,
         "varlen queries and keys come together": spec.kv_layout != "paged"
@@ -112,3 +123,7 @@ def _common_checks(spec: AttentionSpec) -> dict[str, bool]:
         "no attention probabilities": spec.return_attn_probs,
         "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,
     }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

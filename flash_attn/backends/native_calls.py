@@ -55,12 +55,14 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
         softmax_lse = result.softmax_lse.view(nheads_q, batch, seqlen_q).transpose(0, 1).contiguous()
         return ForwardResult(result.out.view(batch, seqlen_q, nheads_q, -1), softmax_lse)
     q = inputs.q
-    out = q.new_empty(*q.shape[:-1], inputs.v.shape[-1])
+    out = q.new_empty(*q.shape[:-1], inputs.v.shape[-1], dtype=spec.out_dtype)
     lse_shape = (q.shape[1], q.shape[0]) if spec.varlen_q else (q.shape[0], q.shape[2], q.shape[1])
     softmax_lse = q.new_empty(lse_shape, dtype=torch.float32)
     if inputs.k.numel() == 0:
         return ForwardResult(out.zero_(), softmax_lse.fill_(-torch.inf))
-    tensors = (aligned(q), aligned(inputs.k), aligned(inputs.v), out, softmax_lse, *_optional_tensors(spec, inputs))
+    descales = (inputs.q_descale, inputs.k_descale, inputs.v_descale)
+    operands = (aligned(q), aligned(inputs.k), aligned(inputs.v), out, softmax_lse)
+    tensors = (*operands, *_optional_tensors(spec, inputs), *descales)
     with library.launching(tensors):
         library.operators.forward(*tensors, *_numbers(spec, inputs))
     return ForwardResult(out, softmax_lse)

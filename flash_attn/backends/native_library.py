@@ -25,7 +25,8 @@ class NativeLibrary:
 
     ``platform`` is what its kernels run on, ``torch_version`` the name in ``torch.version`` of a PyTorch built for it,
     ``runtime`` the vendor's library that the loader needs; ``settings`` choose what is built. ``tiled_pages``: the
-    pages of a cache are made of whole tiles. ``simulated`` is an architecture to simulate on CPU tensors, or ``None``.
+    pages of a cache are made of whole tiles. ``fp8_dtypes``: those that its forward kernels take. ``simulated`` is an
+    architecture to simulate on CPU tensors, or ``None``.
     """
 
     backend: str
@@ -36,6 +37,7 @@ class NativeLibrary:
     settings: str
     path: Path
     tiled_pages: bool
+    fp8_dtypes: tuple[torch.dtype, ...] = ()
     simulated: str | None = None
 
     @property
@@ -90,7 +92,7 @@ def built_architectures(library: NativeLibrary) -> list[str]:
 
 def block_size(library: NativeLibrary, phase: str, spec: AttentionSpec, arch: str, varlen: bool = False) -> int:
     """Keys of a block of the kernel for ``phase`` (forward, backward, split) that serves ``spec``; 0 if none does."""
-    kind = (spec.dtype == torch.bfloat16, spec.head_dim, spec.head_dim_v)
+    kind = (spec.dtype, spec.head_dim, spec.head_dim_v)
     return int(library.operators.block_size(phase, arch, *kind, *_features(phase, spec, varlen).values()))
 
 

@@ -22,6 +22,12 @@ class Strides(ctypes.Structure):
     _fields_ = [(name, c_int32) for name in ("batch", "row", "head")]
 
 
+class Descale(ctypes.Structure):
+    """Scales of an 8-bit tensor; null means 1."""
+
+    _fields_ = [("values", c_void_p), ("batch", c_int32), ("head", c_int32)]
+
+
 _INTS = ("dtype", "head_dim", "head_dim_v")
 _FLAGS = ("varlen", "paged", "masked", "softcap", "alibi", "dropout", "deterministic")
 _SIZES = ("batch", "nheads_q", "nheads_k", "seqlen_q", "seqlen_k", "window_left", "window_right")
@@ -37,6 +43,7 @@ _ATTENTION: _Fields = [
     *((name, Strides) for name in ("q_strides", "k_strides", "v_strides")),
     ("seqused_k", c_void_p),
     *((name, c_int32) for name in ("lse_batch_stride", "lse_head_stride")),
+    *((name, Descale) for name in ("q_descale", "k_descale", "v_descale")),
 ]
 
 
@@ -74,6 +81,9 @@ class SplitParams(ctypes.Structure):
     ]
 
 
+# DataType of csrc_common/params.h.
+_DATA_TYPES = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e4m3fnuz)
+
 Params = ForwardParams | BackwardParams | SplitParams
 
 
@@ -94,7 +104,7 @@ def put(params: Params, **tensors: Tensor | None) -> None:
 def fill(params: Params, spec: AttentionSpec, inputs: AttentionInputs) -> None:
     """What every phase has."""
     longest = inputs.max_seqlen_q + inputs.max_seqlen_k
-    params.dtype = int(spec.dtype == torch.bfloat16)
+    params.dtype = _DATA_TYPES.index(spec.dtype)
     params.head_dim, params.head_dim_v = spec.head_dim, spec.head_dim_v
     params.batch, params.nheads_q, params.nheads_k = inputs.batch_size, spec.nheads_q, spec.nheads_k
     params.seqlen_q, params.seqlen_k = inputs.max_seqlen_q, inputs.max_seqlen_k
@@ -107,6 +117,10 @@ def fill(params: Params, spec: AttentionSpec, inputs: AttentionInputs) -> None:
     params.alibi_batch_stride = spec.nheads_q if slopes is not None and slopes.dim() == 2 else 0
     put(params, q=inputs.q, k=inputs.k, v=inputs.v, alibi_slopes=slopes, rng_state=inputs.rng_state)
     put(params, cu_seqlens_q=inputs.cu_seqlens_q, cu_seqlens_k=inputs.cu_seqlens_k, seqused_k=inputs.seqused_k)
+    for name in ("q_descale", "k_descale", "v_descale"):
+        descale = getattr(inputs, name)
+        if descale is not None:
+            setattr(params, name, Descale(descale.data_ptr(), *descale.stride()))
     rows = inputs.q.shape[0] if spec.varlen_q else inputs.max_seqlen_q
     params.lse_head_stride = rows
     params.lse_batch_stride = 0 if spec.varlen_q else spec.nheads_q * rows

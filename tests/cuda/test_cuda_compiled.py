@@ -28,8 +28,8 @@ torch.ops.load_library(sys.argv[1])
 operators = torch.ops.flash_attn_cuda
 features = [False] * 7  # varlen, pages, mask, softcap, ALiBi, dropout, deterministic
 blocks = {
-    f"{phase} {arch} {dim}": operators.block_size(phase, arch, bfloat16, dim, dim, *features) > 0
-    for phase, arch, bfloat16, dim in json.loads(sys.argv[2])
+    f"{phase} {arch} {dtype} {dim}": operators.block_size(phase, arch, getattr(torch, dtype), dim, dim, *features) > 0
+    for phase, arch, dtype, dim in json.loads(sys.argv[2])
 }
 try:
     operators.device_architecture(0)
@@ -57,12 +57,17 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
 
 def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: BuildLibrary) -> None:
     library = build_library(ARCHS, KERNELS, False)
-    served = [("forward", "sm_86", True, 40), ("forward", "sm_90", True, 64), ("backward", "sm_90", True, 64)]
+    served = [
+        ("forward", "sm_86", "bfloat16", 40),
+        ("forward", "sm_90", "bfloat16", 64),
+        ("backward", "sm_90", "bfloat16", 64),
+    ]
     not_served = [
-        ("forward", "sm_100", True, 64),  # another architecture
-        ("forward", "sm_80", False, 64),  # another dtype
-        ("forward", "sm_80", True, 128),  # a larger head dim
-        ("split", "sm_80", True, 64),  # another phase
+        ("forward", "sm_100", "bfloat16", 64),  # another architecture
+        ("forward", "sm_80", "float16", 64),  # another dtype
+        ("forward", "sm_90", "float8_e4m3fn", 64),
+        ("forward", "sm_80", "bfloat16", 128),  # a larger head dim
+        ("split", "sm_80", "bfloat16", 64),  # another phase
     ]
     command = [sys.executable, "-c", WITHOUT_A_GPU, str(library), json.dumps([*served, *not_served])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
