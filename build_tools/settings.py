@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import BuildError
-from .instances import HEAD_DIMS, PRESETS, Preset
+from .instances import PRESETS, Preset
 
 BuildTarget = Literal["auto", "cuda", "rocm"]
 
@@ -164,7 +164,7 @@ VARIABLES: tuple[Variable, ...] = (
         name="OPT_DIM",
         field="head_dims",
         type="list",
-        default=",".join(str(dim) for dim in HEAD_DIMS),
+        default="32,64,128,256",
         doc="Head dimensions that native kernels are built for.",
         accepts="head dimensions from 1 to 512 separated by ',' such as 64,128",
         parse=_parse_head_dims,
@@ -219,7 +219,7 @@ class Settings:
     triton_on_amd: bool = False
     gpu_archs: tuple[str, ...] = ()
     cuda_archs: tuple[str, ...] = ()
-    head_dims: tuple[int, ...] = HEAD_DIMS
+    head_dims: tuple[int, ...] = (32, 64, 128, 256)
     ck_preset: Preset = "default"
     cuda_preset: Preset = "default"
     max_jobs: int | None = None

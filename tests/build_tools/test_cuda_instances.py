@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.instances import HEAD_DIMS, PRESETS, dispatch_table, write
+from build_tools.instances import PRESETS, dispatch_table, write
 from csrc_cuda.architectures import SHARED_KIB, canonical, devices_of, gencode
 from csrc_cuda.families import FAMILIES, SM80, Family
 from csrc_cuda.generate import ARCHS, main, select
 from csrc_cuda.instances import LANGUAGE, CudaInstance
 
 ROOT = Path(__file__).resolve().parents[2]
+DIMS = (32, 64, 128, 256)
 
 
-def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = HEAD_DIMS, only: str = "*") -> list[str]:
+def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = DIMS, only: str = "*") -> list[str]:
     assert preset in PRESETS
     return [selection.instance.name for selection in select(archs, dims, preset, (only,))]
 
@@ -39,7 +40,7 @@ def test_devices_of_an_architecture(asked: str, compiled: str, devices: tuple[st
 
 def test_no_architecture() -> None:
     with pytest.raises(ValueError, match="gfx942 is no NVIDIA architecture"):
-        select(["gfx942"], HEAD_DIMS, "minimal")
+        select(["gfx942"], DIMS, "minimal")
 
 
 def test_machine_code_and_ptx() -> None:

@@ -6,7 +6,6 @@ from fake_machine import FakeMachine
 
 import build_tools.host
 from build_tools.errors import BuildError
-from build_tools.instances import HEAD_DIMS
 from build_tools.plan import BuildPlan, decide, vendors_with_kernels
 from build_tools.torch_build import Vendor
 
@@ -43,14 +42,14 @@ def test_a_tree_without_kernels_says_so(machine: FakeMachine) -> None:
 def test_rocm(machine: FakeMachine) -> None:
     machine.rocm_complete()
     chosen = plan(machine)
-    assert (chosen.target, chosen.archs, chosen.head_dims) == ("rocm", ("gfx942",), HEAD_DIMS)
+    assert (chosen.target, chosen.archs, chosen.head_dims) == ("rocm", ("gfx942",), (32, 64, 128, 256))
     assert "ROCm 7.0.0" in chosen.reason
 
 
 def test_cuda(machine: FakeMachine) -> None:
     machine.cuda_complete()
     chosen = plan(machine)
-    assert (chosen.target, chosen.archs, chosen.head_dims) == ("cuda", ("80", "90", "100", "120"), HEAD_DIMS)
+    assert (chosen.target, chosen.archs, chosen.head_dims) == ("cuda", ("80", "90", "100", "120"), (32, 64, 128, 256))
 
 
 @pytest.mark.parametrize(("version", "hip"), [("2.11.0+rocm7.0", "7.0.51831"), ("2.11.0+cu130", None)])
