@@ -3,6 +3,10 @@
 A tile is (queries, keys, head-dim unroll, key unroll, waves, matrix instruction); the shapes are those for which
 CK-tile defines the layouts. Which pipeline a family uses is decided by registers and spills, which
 ``python -m build_tools ck --report`` measures.
+
+gfx950's pipeline that transposes V as it loads it (QRKSVSAsyncTrload, which needs -DNDEBUG, since its assertions call
+the host) does not spill, but takes more registers, more than twice the LDS and more instructions for a tile of d128 than
+QRKSVSAsync, and has neither softcap, ALiBi nor dropout.
 """
 
 from __future__ import annotations

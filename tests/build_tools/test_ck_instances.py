@@ -72,6 +72,11 @@ def test_small_head_dims_are_padded_where_the_least_common_one_is_there() -> Non
     }
 
 
+def test_the_kernel_of_a_head_dim_comes_before_the_larger_one() -> None:
+    chosen = names("gfx942", dims=(64, 96, 128, 192, 256), only="forward_*_bf16_d*_dense_masked")
+    assert [re.findall(r"_d(\d+)_", name)[0] for name in chosen] == ["64", "96", "128", "192", "256"]
+
+
 @pytest.mark.parametrize("arch", ["gfx942", "gfx1201"])
 def test_a_value_dim_of_its_own_is_padded(arch: str) -> None:
     (selection,) = select([arch], (96,), "default", ("forward_*_bf16_d96_dense_masked*",))
