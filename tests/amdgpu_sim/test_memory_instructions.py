@@ -93,6 +93,21 @@ def test_loads_straight_to_lds() -> None:
     assert np.array_equal(result, source)
 
 
+def test_an_lds_base_may_be_negative() -> None:
+    source, result = BYTES.copy(), np.zeros(64, np.uint32)
+    body = f"""{prologue("gfx942")}
+    global_load_dword v3, v1, s[4:5]
+    s_waitcnt vmcnt(0)
+    v_subrev_u32_e32 v2, 512, v1
+    ds_write_b32 v2, v3 offset:512
+    {wait_lds("gfx942")}
+    ds_read_b32 v4, v2 offset:512
+    {wait_lds("gfx942")}
+    global_store_dword v1, v4, s[6:7]"""
+    run("gfx942", body, source, result, lds=256)
+    assert np.array_equal(result, source[:256].view(np.uint32))
+
+
 @pytest.mark.parametrize(
     ("store", "load", "stride"),
     [
