@@ -5,8 +5,8 @@ CK-tile defines the layouts. Which pipeline a family uses is decided by register
 ``python -m build_tools ck --report`` measures.
 
 gfx950's pipeline that transposes V as it loads it (QRKSVSAsyncTrload, which needs -DNDEBUG, since its assertions call
-the host) does not spill, but takes more registers, more than twice the LDS and more instructions for a tile of d128 than
-QRKSVSAsync, and has neither softcap, ALiBi nor dropout.
+the host) does not spill, but takes more registers, more than twice the LDS and more instructions for a tile of d128
+than QRKSVSAsync, and has neither softcap, ALiBi nor dropout.
 """
 
 from __future__ import annotations

@@ -26,11 +26,12 @@ template <class Element, class Tile, template <class...> class Pipeline, bool kT
 struct Forward {
   static constexpr bool kFp8 = std::is_same_v<Element, Float8>;
   using Output = std::conditional_t<kFp8, BFloat16, Element>;
-  using Traits = ck_tile::TileFmhaTraits<
-      true, true, kFeatures.padded_head_dim, kFeatures.padded_head_dim, kFeatures.softcap,
-      kFeatures.alibi ? ck_tile::BlockAttentionBiasEnum::ALIBI
-                      : ck_tile::BlockAttentionBiasEnum::NO_BIAS,
-      false, true, kFeatures.dropout, kFp8, kFeatures.blocks_per_cu, false>;
+  using Traits =
+      ck_tile::TileFmhaTraits<true, true, kFeatures.padded_head_dim, kFeatures.padded_head_dim,
+                              kFeatures.softcap,
+                              kFeatures.alibi ? ck_tile::BlockAttentionBiasEnum::ALIBI
+                                              : ck_tile::BlockAttentionBiasEnum::NO_BIAS,
+                              false, true, kFeatures.dropout, kFp8, kFeatures.blocks_per_cu, false>;
   using Variant = ck_tile::ComposedAttention<kFeatures.softcap * ck_tile::LOGITS_SOFT_CAP, true>;
   using Problem =
       ck_tile::BlockFmhaPipelineProblem<Element, Element, Element, float, float, Element, uint8_t,
