@@ -27,7 +27,7 @@ _FIGURES = {
 }
 _INSTRUCTIONS = {
     "HMMA": re.compile(r"\bHMMA\."),
-    "HGMMA": re.compile(r"\bHGMMA\."),
+    "HGMMA": re.compile(r"\b[HQ]GMMA\."),  # QGMMA is that of 8 bits
     "local memory": re.compile(r"\b(?:LDL|STL)\b"),
 }
 

@@ -38,17 +38,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class Family:
-    """A folder of kernels; ``archs`` are all it compiles for, None for every one."""
+    """A folder of kernels; ``archs`` are all it compiles for, None for every one.
+
+    ``variant`` begins the names of headers and C++ classes that are not those of the folder's other kernels.
+    """
 
     name: str
     archs: tuple[str, ...] | None
     phases: Mapping[str, Phase]
+    dtypes: tuple[str, ...] = ("fp16", "bf16")
+    variant: str = ""
 
-    def has(self, arch: str, phase: str, head_dim: int, layout: Layout, feature: str | None) -> bool:
+    def has(self, arch: str, phase: str, dtype: str, head_dim: int, layout: Layout, feature: str | None) -> bool:
         """Whether there is such a kernel for an architecture."""
         kernels = self.phases.get(phase)
         return (
             (self.archs is None or arch in self.archs)
+            and dtype in self.dtypes
             and kernels is not None
             and head_dim in kernels.tiles
             and layout in kernels.layouts
@@ -113,5 +119,22 @@ SM90 = Family(
         ),
     },
 )
+SM90_FP8 = Family(
+    name="sm90",
+    archs=("sm_90a",),
+    dtypes=("fp8",),
+    variant="fp8",
+    phases={
+        "forward": Phase(
+            tiles={
+                64: Tile((192, 128, 2), 62),
+                128: Tile((128, 128, 2), 114),
+                256: Tile((128, 128, 2), 226),
+            },
+            layouts=SEQUENCES,
+            features=("softcap", "alibi"),
+        ),
+    },
+)
 # An architecture has the first family's kernel where there is one.
-FAMILIES = (SM90, SM80)
+FAMILIES = (SM90_FP8, SM90, SM80)

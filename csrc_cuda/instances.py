@@ -22,7 +22,7 @@ from csrc_cuda.architectures import SHARED_KIB, devices_of
 from csrc_cuda.families import FAMILIES, Family, Tile
 
 LANGUAGE = Language(namespace="cuda", stream="cudaStream_t", suffix=".cu")
-ELEMENTS = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t"}
+ELEMENTS = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t", "fp8": "cutlass::float_e4m3_t"}
 # CPU seconds of one translation unit for one architecture: parsing CuTe for host and device, then the kernel.
 PARSE_SECONDS = 12.0
 KERNEL_SECONDS = {"forward": 5.0, "backward": 8.0, "split": 5.0}
@@ -43,7 +43,7 @@ class CudaInstance(Instance):
     @property
     def header(self) -> str:
         """Header with its kernel."""
-        return f"{self.family.name}/{self.phase}.h"
+        return f"{self.family.name}/{self.family.variant}{'_' * bool(self.family.variant)}{self.phase}.h"
 
     @property
     def launcher(self) -> str:
@@ -68,12 +68,13 @@ class CudaInstance(Instance):
     @property
     def configuration(self) -> str:
         """C++ base class of the instance."""
-        scope, kind = f"{self.family.name}::", self.phase.capitalize()
+        scope, phase = f"{self.family.name}::", self.phase.capitalize()
+        kind, tile = self.family.variant.capitalize() + phase, f"{scope}{phase}Tile<{listed(*self.tile.numbers)}>"
         fields = {"varlen": self.layout == "varlen", "paged": self.layout == "paged", "masked": self.masked}
         features = listed(*true_fields(fields), *([f".{self.feature} = true"] if self.feature else ()))
         return (
-            f"{scope}{kind}<{ELEMENTS[self.dtype]}, {scope}{kind}Tile<{listed(*self.tile.numbers)}>, {self.head_dim},\n"
-            f"      {scope}{kind}Features{{{features}}}>"
+            f"{scope}{kind}<{ELEMENTS[self.dtype]}, {tile}, {self.head_dim},\n"
+            f"      {scope}{phase}Features{{{features}}}>"
         )
 
     @property
@@ -85,15 +86,17 @@ class CudaInstance(Instance):
 def select(archs: Sequence[str], head_dims: Sequence[int], preset: Preset) -> Iterator[Selection]:
     """Kernels of a preset, the cheaper of two that serve the same call first.
 
-    Presets are those of build_tools/instances.py. An architecture whose devices have too little shared memory for a
-    tile goes without it.
+    Presets are those of build_tools/instances.py; ``minimal`` is without fp8. An architecture whose devices have too
+    little shared memory for a tile goes without it.
     """
+    dtypes = [dtype for dtype in ELEMENTS if preset != "minimal" or dtype != "fp8"]
     for phase, head_dim in itertools.product(PHASES, dims_of(head_dims, preset)):
         features = tuple(dict.fromkeys(name for family in FAMILIES for name in _features(family, phase)))
         for masked, feature in variants(phase, features, head_dim, preset):
-            for dtype, layout in itertools.product(ELEMENTS, _layouts(phase)):
+            for dtype, layout in itertools.product(dtypes, _layouts(phase)):
+                asked = (phase, dtype, head_dim, layout, feature)
                 for family in FAMILIES:
-                    served = [arch for arch in archs if _family_of(arch, phase, head_dim, layout, feature) is family]
+                    served = [arch for arch in archs if _family_of(arch, *asked) is family]
                     if served:
                         instance = CudaInstance(family, dtype, head_dim, layout, masked, feature, phase)
                         yield from _fitting(instance, served)
@@ -108,8 +111,8 @@ def _layouts(phase: str) -> tuple[Layout, ...]:
     return tuple(dict.fromkeys(itertools.chain.from_iterable(layouts)))
 
 
-def _family_of(arch: str, phase: str, head_dim: int, layout: Layout, feature: str | None) -> Family | None:
-    return next((family for family in FAMILIES if family.has(arch, phase, head_dim, layout, feature)), None)
+def _family_of(arch: str, phase: str, dtype: str, head_dim: int, layout: Layout, feature: str | None) -> Family | None:
+    return next((family for family in FAMILIES if family.has(arch, phase, dtype, head_dim, layout, feature)), None)
 
 
 def _fitting(instance: CudaInstance, archs: Sequence[str]) -> Iterator[Selection]:

@@ -15,11 +15,13 @@ template <bool kSoftcap, bool kAlibi>
 struct Logits {
   float scale, cap, factor;
 
-  __device__ explicit Logits(const AttentionParams& p)
-      : scale(p.softmax_scale),
+  // A score of 8-bit operands counts `descale`, the product of their scales.
+  __device__ explicit Logits(const AttentionParams& p, float descale = 1.f)
+      : scale(p.softmax_scale * descale),
         cap(p.softcap_value),
         // not 0, which would turn a masked score into NaN
-        factor(kSoftcap || kAlibi ? kLog2E : fmaxf(fabsf(p.softmax_scale) * kLog2E, FLT_MIN)) {}
+        factor(kSoftcap || kAlibi ? kLog2E
+                                  : fmaxf(fabsf(p.softmax_scale * descale) * kLog2E, FLT_MIN)) {}
 
   // Apply scale and cap; with `slope` positive, ALiBi lowers a logit by slope for each step that
   // `row(i)`, counted on the diagonal, is away from `key(j)`; rows and keys may change roles.

@@ -21,8 +21,9 @@ __device__ inline float quad_sum(float x) {
 // What two scores ago was a maximum; -inf, of a row that saw no key yet, must not meet itself.
 __device__ inline float finite_shift(float maximum) { return maximum == -INFINITY ? 0.f : maximum; }
 
-// A thread holds kRows rows. Sums are partial until `finish`.
-template <int kRows>
+// A thread holds kRows rows. Sums are partial until `finish`. Probabilities come times 2^kHeadroom,
+// which lets them fill the range of the type that they are rounded to.
+template <int kRows, int kHeadroom = 0>
 struct OnlineSoftmax {
   float row_max[kRows], row_sum[kRows];
 
@@ -46,7 +47,7 @@ struct OnlineSoftmax {
       float sum = row_sum[i] * decay;
 #pragma unroll
       for (int j = 0; j < cute::size<1>(scores); ++j) {
-        scores(i, j) = exp2_fast(scores(i, j) * factor - shift);
+        scores(i, j) = exp2_fast(scores(i, j) * factor - (shift - kHeadroom));
         sum += scores(i, j);
       }
       row_sum[i] = sum;
@@ -65,7 +66,7 @@ struct OnlineSoftmax {
       const float sum = quad_sum(row_sum[i]);
       const bool empty = sum == 0.f;
       const float scale = empty ? 0.f : multiplier / sum;
-      row_max[i] = empty ? -INFINITY : (row_max[i] * factor + log2f(sum)) * kLn2;
+      row_max[i] = empty ? -INFINITY : (row_max[i] * factor + (log2f(sum) - kHeadroom)) * kLn2;
 #pragma unroll
       for (int j = 0; j < cute::size<1>(out); ++j) out(i, j) *= scale;
     }

@@ -35,16 +35,16 @@ __device__ void consume(typename Instance::Shared& shared,
   const auto k = score_slice.partition_fragment_B(
       make_tensor(make_smem_ptr(shared.k[0]), typename Instance::KeyLayout{}));
   const auto v = out_slice.partition_fragment_B(
-      make_tensor(make_smem_ptr(shared.v[0]), typename Instance::ValueLayout{}));
+      make_tensor(make_smem_ptr(shared.value_operand()), typename Instance::ValueLayout{}));
+  auto& value_ring = shared.value_operand_ring();
 
   auto accumulator = partition_fragment_C(score_mma, Shape<Int<kBlockM>, Int<kBlockN>>{});
   auto out = partition_fragment_C(out_mma, Shape<Int<kBlockM>, Int<kHeadDim>>{});
-  auto probs = make_tensor<Element>(Layout<Shape<Shape<_2, _2, _2>, _1, Int<kBlockN / 16>>>{});
+  auto probs = make_tensor<Element>(OperandLayout<Element, kBlockN>{});
   auto scores = rows_and_columns(accumulator);
   auto out_rows = rows_and_columns(out);
 
   const ThreadPositions positions(threadIdx.x);
-  const Logits<kFeatures.softcap, kFeatures.alibi> logits(p);
   const Turns<Instance::kConsumers> turns(warpgroup);
   typename Instance::QueryRing::Position query;
   typename Instance::KeyRing::Position key, value;
@@ -55,7 +55,9 @@ __device__ void consume(typename Instance::Shared& shared,
     const int first_row = work.first_row + warpgroup * kWarpgroupRows;
     const int last_row = min(first_row + kWarpgroupRows - 1, work.last_row);
     const float slope = alibi_slope<kFeatures.alibi>(p, work.batch, work.head);
-    OnlineSoftmax<2> softmax;
+    const typename Instance::Scales scales(p, work.batch, work.head_k);
+    const Logits<kFeatures.softcap, kFeatures.alibi> logits(p, scales.score());
+    OnlineSoftmax<2, Instance::kHeadroom> softmax;
     auto decay = make_tensor<float>(Shape<_2, _1>{});
     clear(out);
 
@@ -90,7 +92,7 @@ __device__ void consume(typename Instance::Shared& shared,
         shared.key_ring.wait_full(key);
         turns.begin();
         start_product<true>(score_mma, q, k(_, _, _, key.stage), accumulator);
-        shared.value_ring.wait_full(value);
+        value_ring.wait_full(value);
         start_product<false>(out_mma, probs, v(_, _, _, value.stage), out);
         turns.end();
         warpgroup_wait<1>();
@@ -100,7 +102,7 @@ __device__ void consume(typename Instance::Shared& shared,
         finish_scores(block - 1);
         warpgroup_wait<0>();
         warpgroup_fence_operand(out);
-        shared.value_ring.release(value);
+        value_ring.release(value);
         value.advance();
 #pragma unroll
         for (int i = 0; i < size<0>(out_rows); ++i) {
@@ -112,15 +114,16 @@ __device__ void consume(typename Instance::Shared& shared,
 
       shared.query_ring.release(query);
       query.advance();
-      shared.value_ring.wait_full(value);
+      value_ring.wait_full(value);
       start_product<false>(out_mma, probs, v(_, _, _, value.stage), out);
       warpgroup_wait<0>();
       warpgroup_fence_operand(out);
-      shared.value_ring.release(value);
+      value_ring.release(value);
       value.advance();
     }
-    softmax.finish(out_rows, logits.factor, 1.f);
-    store_rows<Element>(p, work, first_row, positions, out_rows, softmax.row_max);
+    softmax.finish(out_rows, logits.factor, scales.value());
+    store_rows<typename Instance::OutElement, typename Instance::OutColumns>(
+        p, work, first_row, positions, out_rows, softmax.row_max);
   }
 }
 

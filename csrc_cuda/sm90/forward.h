@@ -25,6 +25,13 @@ struct ForwardFeatures {
   bool varlen = false, masked = false, softcap = false, alibi = false;
 };
 
+// Scales of 16-bit operands: none.
+struct NoScales {
+  __device__ NoScales(const AttentionParams&, int, int) {}
+  __device__ static constexpr float score() { return 1.f; }
+  __device__ static constexpr float value() { return 1.f; }
+};
+
 struct ForwardArguments {
   TensorMaps maps;
   ForwardParams params;
@@ -43,10 +50,16 @@ struct Forward {
   static_assert(kHeadDim % kBoxColumns == 0 && kHeadDim <= 256);
 
   static constexpr int kConsumers = kBlockM / kWarpgroupRows;
+  static constexpr int kConsumerWarps = kConsumers * kWarpgroupThreads / kWarpThreads;
   static constexpr int kThreads = (1 + kConsumers) * kWarpgroupThreads;
   // registers of a thread; together those that launch_bounds gives
   static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
+
+  using OutElement = Element;
+  using OutColumns = AccumulatorColumns;
+  using Scales = NoScales;
+  static constexpr int kHeadroom = 0;
 
   using Work = sm90::Work<Tile, kFeatures.varlen, kFeatures.masked>;
   using Arguments = ForwardArguments;
@@ -64,9 +77,23 @@ struct Forward {
     alignas(1024) Element v[Tile::kStages][kBlockN * kHeadDim];
     QueryRing query_ring;
     KeyRing key_ring, value_ring;
+
+    __device__ void init() {
+      query_ring.init(kConsumerWarps);
+      key_ring.init(kConsumerWarps);
+      value_ring.init(kConsumerWarps);
+    }
+    // what the second product reads
+    __device__ Element* value_operand() { return v[0]; }
+    __device__ KeyRing& value_operand_ring() { return value_ring; }
   };
   static constexpr int kSharedBytes = sizeof(Shared), kMostSharedBytes = 227 << 10;
   static_assert(kSharedBytes <= kMostSharedBytes);
+
+  // Warp `warp` of the producer.
+  __device__ static void load(Shared& shared, const Arguments& arguments, int warp) {
+    if (warp == 0 && cute::elect_one_sync()) produce<Forward>(shared, arguments);
+  }
 };
 
 template <class Instance>
@@ -75,10 +102,7 @@ __global__ void __launch_bounds__(Instance::kThreads, 1)
   extern __shared__ __align__(1024) char memory[];
   auto& shared = *reinterpret_cast<typename Instance::Shared*>(memory);
   if (threadIdx.x == 0) {
-    constexpr int kConsumerWarps = Instance::kConsumers * kWarpgroupThreads / kWarpThreads;
-    shared.query_ring.init(kConsumerWarps);
-    shared.key_ring.init(kConsumerWarps);
-    shared.value_ring.init(kConsumerWarps);
+    shared.init();
     cutlass::arch::fence_barrier_init();
   }
   __syncthreads();
@@ -88,7 +112,7 @@ __global__ void __launch_bounds__(Instance::kThreads, 1)
   if (warpgroup == 0) {
     cutlass::arch::warpgroup_reg_dealloc<Instance::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / kWarpThreads, 0);
-    if (warp == 0 && cute::elect_one_sync()) produce<Instance>(shared, arguments);
+    Instance::load(shared, arguments, warp);
   } else {
     cutlass::arch::warpgroup_reg_alloc<Instance::kConsumerRegisters>();
     consume<Instance>(shared, arguments, warpgroup - 1);
@@ -108,8 +132,8 @@ void launch_forward(const ForwardParams& p, cudaStream_t stream) {
   // half of the cache: the other half is for q, out and the section that follows
   const ForwardArguments arguments{
       tensor_maps<typename Instance::Element, Instance::kFeatures.varlen, Tile::kBlockM,
-                  Tile::kBlockN>(p),
-      p, TileOrder(p, Tile::kBlockM, cache_bytes / 2)};
+                  Tile::kBlockN, Instance::kHeadDim>(p),
+      p, TileOrder(p, Tile::kBlockM, cache_bytes / 2, sizeof(typename Instance::Element))};
   launch(forward_kernel<Instance>, std::min(multiprocessors, arguments.order.tiles()),
          Instance::kThreads, Instance::kSharedBytes, arguments, stream);
 }

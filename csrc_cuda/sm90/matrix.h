@@ -14,16 +14,28 @@ using namespace cute;
 // Rows of a warpgroup's product.
 constexpr int kWarpgroupRows = 64;
 
-// kStages tiles in shared memory as load_tile leaves them: boxes of 64 columns, one after the
-// other, swizzled over 128 bytes. Tiles are (rows, columns, stage), or (columns, rows, stage) where
-// a product sums over rows.
+// kStages tiles in shared memory as load_tile leaves them: boxes of 128 bytes along a row, or of 64
+// where it has no more, one after the other, swizzled over as many. Tiles are (rows, columns,
+// stage), or (columns, rows, stage) where a product sums over rows; those of 8 bits are transposed
+// in memory before, since a product takes both operands with neighbours along the sum alone.
+template <class Element, int kColumns>
+using RowsAtom =
+    std::conditional_t<kColumns * sizeof(Element) % 128 == 0, GMMA::Layout_K_SW128_Atom<Element>,
+                       GMMA::Layout_K_SW64_Atom<Element>>;
 template <class Element, int kRows, int kColumns, int kStages>
-using RowsLayout = decltype(tile_to_shape(GMMA::Layout_K_SW128_Atom<Element>{},
+using RowsLayout = decltype(tile_to_shape(RowsAtom<Element, kColumns>{},
                                           Shape<Int<kRows>, Int<kColumns>, Int<kStages>>{}));
 template <class Element, int kRows, int kColumns, int kStages>
-using ColumnsLayout =
-    decltype(tile_to_shape(GMMA::Layout_MN_SW128_Atom<Element>{},
-                           Shape<Int<kColumns>, Int<kRows>, Int<kStages>>{}, Step<_2, _1, _3>{}));
+auto columns_layout() {
+  if constexpr (sizeof(Element) == 1) {
+    return RowsLayout<Element, kColumns, kRows, kStages>{};
+  } else {
+    return tile_to_shape(GMMA::Layout_MN_SW128_Atom<Element>{},
+                         Shape<Int<kColumns>, Int<kRows>, Int<kStages>>{}, Step<_2, _1, _3>{});
+  }
+}
+template <class Element, int kRows, int kColumns, int kStages>
+using ColumnsLayout = decltype(columns_layout<Element, kRows, kColumns, kStages>());
 
 // Q times K transposed, both in shared memory, for kBlockM / 64 warpgroups.
 template <class Element, int kBlockM, int kBlockN, int kHeadDim>
@@ -36,7 +48,7 @@ using ScoreMma = decltype(make_tiled_mma(
 template <class Element, int kBlockM, int kBlockN, int kHeadDim>
 using OutMma = decltype(make_tiled_mma(
     GMMA::rs_op_selector<Element, Element, float, Shape<Int<kBlockM>, Int<kHeadDim>, Int<kBlockN>>,
-                         GMMA::Major::K, GMMA::Major::MN>(),
+                         GMMA::Major::K, sizeof(Element) == 1 ? GMMA::Major::K : GMMA::Major::MN>(),
     Layout<Shape<Int<kBlockM / kWarpgroupRows>, _1, _1>>{}));
 
 // Start c += a * b, or with kInit c = a * b; warpgroup_wait completes it.
@@ -63,15 +75,33 @@ __device__ auto rows_and_columns(Accumulator& accumulator) {
                      Layout<Shape<_2, Shape<_2, Int<kColumns / 2>>>, Stride<_2, Stride<_1, _4>>>{});
 }
 
+// What a thread holds of the first operand of a product that sums over kSum, in registers.
+template <class Element, int kSum>
+using OperandLayout = Layout<Shape<Shape<Int<4 / sizeof(Element)>, _2, _2>, _1,
+                                   Int<kSum* static_cast<int>(sizeof(Element)) / 32>>>;
+
 // Convert an accumulator to `operand`, the first one of a product that sums over its columns: a
-// thread holds both in the same order.
+// thread holds both in the same order. Of 8 bits that is so for a permutation of the columns, which
+// fp8_transpose.h describes.
 template <class Accumulator, class Operand>
 __device__ void convert_to_operand(const Accumulator& accumulator, Operand& operand) {
   using Element = typename Operand::value_type;
   constexpr int kSize = decltype(size(accumulator))::value;
-  const cutlass::NumericArrayConverter<Element, float, kSize> converter;
-  *reinterpret_cast<cutlass::Array<Element, kSize>*>(operand.data()) =
-      converter(*reinterpret_cast<const cutlass::Array<float, kSize>*>(accumulator.data()));
+  if constexpr (sizeof(Element) == 1) {
+    const cutlass::NumericArrayConverter<Element, float, 4> converter;
+    auto* words = reinterpret_cast<cutlass::Array<Element, 4>*>(operand.data());
+#pragma unroll
+    for (int n = 0; n < kSize / 4; ++n) {
+      // two pairs of neighbours of one of two rows
+      const int first = n / 2 * 8 + n % 2 * 2;
+      words[n] = converter({accumulator(first), accumulator(first + 1), accumulator(first + 4),
+                            accumulator(first + 5)});
+    }
+  } else {
+    const cutlass::NumericArrayConverter<Element, float, kSize> converter;
+    *reinterpret_cast<cutlass::Array<Element, kSize>*>(operand.data()) =
+        converter(*reinterpret_cast<const cutlass::Array<float, kSize>*>(accumulator.data()));
+  }
 }
 
 // Rows and columns of a thread within its warpgroup's 64 rows.

@@ -22,29 +22,42 @@ struct RingPosition {
   }
 };
 
-// kStages tiles in shared memory that one thread fills by TMA and warps of matrix products read.
+// kStages tiles in shared memory that one thread fills by TMA, or several by other copies, and
+// warps of matrix products read.
 template <int kStages_>
 struct Ring {
   static constexpr int kStages = kStages_;
   using Position = RingPosition<kStages>;
   Barrier full[kStages], empty[kStages];
 
-  __device__ void init(int consumer_warps) {
+  __device__ void init(int consumer_warps, int producers = 1) {
     for (int stage = 0; stage < kStages; ++stage) {
-      full[stage].init(1);
+      full[stage].init(producers);
       empty[stage].init(consumer_warps);
     }
+  }
+
+  // Wait until the tile may be overwritten.
+  __device__ void wait_empty(const Position& position) {
+    empty[position.stage].wait(position.phase ^ 1);
   }
 
   // Wait until the tile may be overwritten, and announce the bytes of the next one; returns the
   // barrier that counts them.
   __device__ uint64_t* begin_fill(const Position& position, uint32_t bytes) {
-    empty[position.stage].wait(position.phase ^ 1);
+    wait_empty(position);
     full[position.stage].arrive_and_expect_tx(bytes);
     return reinterpret_cast<uint64_t*>(&full[position.stage]);
   }
 
   __device__ void wait_full(const Position& position) { full[position.stage].wait(position.phase); }
+
+  // A warp of producers has written its part by stores, which matrix products may read from here.
+  __device__ void arrive_full(const Position& position) {
+    cutlass::arch::fence_view_async_shared();
+    __syncwarp();
+    if (threadIdx.x % kWarpThreads == 0) full[position.stage].arrive();
+  }
 
   // A consumer warp has read the tile.
   __device__ void release(const Position& position) {

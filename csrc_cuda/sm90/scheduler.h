@@ -23,7 +23,7 @@ struct TileIndex {
 struct TileOrder {
   int blocks_m, nheads, pairs, section_pairs, sections;  // pairs of head and sequence
 
-  __host__ TileOrder(const AttentionParams& p, int block_m, int64_t cache_bytes)
+  __host__ TileOrder(const AttentionParams& p, int block_m, int64_t cache_bytes, int element_bytes)
       : blocks_m(ceil_div(p.seqlen_q, block_m)), nheads(p.nheads_q) {
     const int64_t all = int64_t{p.nheads_q} * p.batch;
     constexpr int64_t kMostTiles = 1 << 30;
@@ -33,7 +33,8 @@ struct TileOrder {
                                std::to_string(kMostTiles));
     }
     const int64_t group = p.nheads_q / p.nheads_k;
-    const int64_t head_bytes = int64_t{p.seqlen_k} * (p.head_dim + p.head_dim_v) * 2 + 1;
+    const int64_t head_bytes =
+        int64_t{p.seqlen_k} * (p.head_dim + p.head_dim_v) * element_bytes + 1;
     pairs = static_cast<int>(all);
     section_pairs =
         static_cast<int>(std::min(all, group * std::max<int64_t>(cache_bytes / head_bytes, 1)));

@@ -22,8 +22,8 @@
 
 namespace flash_attn::cuda::sm90 {
 
-// Columns of a box: 128 bytes, the width of the swizzle.
-constexpr int kBoxColumns = 64;
+// Bytes of a box's row, the width of the swizzle, and so many columns of 16 bits.
+constexpr int kBoxBytes = 128, kBoxColumns = kBoxBytes / 2;
 constexpr int kRaggedRows = 1 << 30;
 
 // The tensors of a call; kernels take it as a __grid_constant__, in which maps must lie.
@@ -44,14 +44,21 @@ __device__ inline TileOrigin tile_origin(const Strides& strides, int row, int he
   return {row, strides.head == 0 ? 0 : head, strides.batch == 0 ? 0 : batch, first, length};
 }
 
-// Start to read kRows x kColumns into `tile`, one box of kBoxColumns after the other; `barrier`
-// counts the bytes, those of zeros beyond the tensor included. One thread calls it.
+// Columns of a box of a tile that has kColumns of them.
+template <class Element, int kColumns>
+constexpr int box_columns() {
+  constexpr int kMost = kBoxBytes / sizeof(Element);
+  return kColumns < kMost ? kColumns : kMost;
+}
+
+// Start to read kRows x kColumns into `tile`, one box after the other; `barrier` counts the bytes,
+// those of zeros beyond the tensor included. One thread calls it.
 template <bool kVarlen, int kRows, int kColumns, class Element>
 __device__ void load_tile(const CUtensorMap& map, const TileOrigin& origin, Element* tile,
                           uint64_t* barrier, CacheHint hint) {
   const auto policy = static_cast<uint64_t>(hint);
 #pragma unroll
-  for (int column = 0; column < kColumns; column += kBoxColumns) {
+  for (int column = 0; column < kColumns; column += box_columns<Element, kColumns>()) {
     Element* box = tile + column * kRows;
     if constexpr (kVarlen) {
       cute::SM90_TMA_LOAD_5D::copy(&map, barrier, policy, box, column,
@@ -82,10 +89,12 @@ inline auto tensor_map_encoder() {
 }
 
 // Map of a (batch, rows, heads, head_dim) or, varlen, (total, heads, head_dim) tensor, read
-// `box_rows` rows at a time; `name` is for errors. Without rows the map is of one that is not read.
+// `box_rows` rows and `columns` columns at a time; `name` is for errors. Without rows the map is of
+// one that is not read.
 template <class Element, bool kVarlen>
 CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& strides, int head_dim,
-                       int rows, int heads, int batch, int box_rows) {
+                       int rows, int heads, int batch, int box_rows,
+                       int columns = kBoxBytes / sizeof(Element)) {
   constexpr uint64_t kBytes = sizeof(Element), kAnyStride = 16;
   constexpr int kRank = kVarlen ? 5 : 4;
   const auto stride = [&](int elements) { return elements ? elements * kBytes : kAnyStride; };
@@ -102,15 +111,20 @@ CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& stri
       extent(heads, strides.head), kVarlen ? kRaggedExtent : extent(batch, strides.batch),
       kRaggedExtent};
   const cuuint64_t steps[4] = {row, head, kVarlen ? row : stride(strides.batch), kWrap - row};
-  const cuuint32_t box[5] = {kBoxColumns, static_cast<cuuint32_t>(box_rows), 1, 1, 1};
+  const cuuint32_t box[5] = {static_cast<cuuint32_t>(columns), static_cast<cuuint32_t>(box_rows), 1,
+                             1, 1};
   const cuuint32_t ones[5] = {1, 1, 1, 1, 1};
-  constexpr auto kType = std::is_same_v<Element, cutlass::half_t>
+  const auto swizzle =
+      columns * kBytes == kBoxBytes ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B;
+  constexpr auto kType = sizeof(Element) == 1             ? CU_TENSOR_MAP_DATA_TYPE_UINT8
+                         : std::is_same_v<Element, float> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                         : std::is_same_v<Element, cutlass::half_t>
                              ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                              : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
   const CUresult result =
       tensor_map_encoder()(&map, kType, kRank, const_cast<void*>(tensor), sizes, steps, box, ones,
-                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                           CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw std::runtime_error(std::string("the CUDA driver refuses a tensor map of ") + name +
@@ -119,17 +133,18 @@ CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& stri
   return map;
 }
 
-// Maps of a call whose kernel has tiles of kBlockM queries and kBlockN keys.
-template <class Element, bool kVarlen, int kBlockM, int kBlockN>
+// Maps of a call whose kernel has tiles of kBlockM queries, kBlockN keys and kHeadDim columns.
+template <class Element, bool kVarlen, int kBlockM, int kBlockN, int kHeadDim>
 TensorMaps tensor_maps(const AttentionParams& p) {
+  constexpr int kColumns = box_columns<Element, kHeadDim>();
   // a tensor without elements may have no address
   const auto address = [&](const void* tensor) { return tensor != nullptr ? tensor : p.q; };
   return {tensor_map<Element, kVarlen>("q", p.q, p.q_strides, p.head_dim, p.seqlen_q, p.nheads_q,
-                                       p.batch, kBlockM),
+                                       p.batch, kBlockM, kColumns),
           tensor_map<Element, kVarlen>("k", address(p.k), p.k_strides, p.head_dim, p.seqlen_k,
-                                       p.nheads_k, p.batch, kBlockN),
+                                       p.nheads_k, p.batch, kBlockN, kColumns),
           tensor_map<Element, kVarlen>("v", address(p.v), p.v_strides, p.head_dim_v, p.seqlen_k,
-                                       p.nheads_k, p.batch, kBlockN)};
+                                       p.nheads_k, p.batch, kBlockN, kColumns)};
 }
 
 }  // namespace flash_attn::cuda::sm90

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flash_attn.attention_spec import AttentionSpec
+import torch
+
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends.native import NativeBackend
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
@@ -20,6 +22,7 @@ def library(simulated: str | None = None) -> NativeLibrary:
         settings="FLASH_ATTN_CUDA_ARCHS, OPT_DIM and FLASH_ATTENTION_CUDA_PRESET",
         path=PACKAGE / "_cuda.so",
         tiled_pages=False,
+        fp8_dtypes=(torch.float8_e4m3fn,),
         simulated=simulated,
     )
 
@@ -41,6 +44,7 @@ class CUDABackend(NativeBackend):
         """Reasons of the CUDA kernels against a spec, and whether each holds."""
         features = (spec.softcap > 0, spec.has_alibi, spec.dropout_p > 0, spec.needs_backward and spec.deterministic)
         return {
+            "no dropout of fp8": spec.dtype in FP8_DTYPES and spec.dropout_p > 0,
             "more than one of softcap, ALiBi, dropout and deterministic": sum(features) > 1,
             "no dropout over pages and cache_batch_idx": spec.dropout_p > 0
             and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),

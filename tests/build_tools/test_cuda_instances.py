@@ -70,10 +70,18 @@ def test_minimal_serves_both_dtypes_and_layouts_of_each_phase() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_hopper_has_every_kernel_that_ampere_has(preset: str) -> None:
-    """Its own where csrc_cuda/sm90 has it, else that of csrc_cuda/sm80, and never both."""
+    """Its own where csrc_cuda/sm90 has it, else that of csrc_cuda/sm80, and never both; and fp8 besides."""
     ampere, hopper = names("80", preset=preset), names("90", preset=preset)
-    assert [re.sub("_sm90_", "_sm80_", name) for name in hopper] == ampere
+    assert [re.sub("_sm90_", "_sm80_", name) for name in hopper if "_fp8_" not in name] == ampere
     assert any("_sm90_" in name for name in hopper)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fp8_is_a_forward_of_hopper_outside_of_the_minimal_preset(preset: str) -> None:
+    fp8 = names(*ARCHS, preset=preset, only="*_fp8_*")
+    assert all(name.startswith("forward_sm90_fp8_") for name in fp8)
+    served = {f"forward_sm90_fp8_d{dim}_{layout}_masked" for dim in (64, 128, 256) for layout in ("dense", "varlen")}
+    assert served <= set(fp8) if preset != "minimal" else not fp8
 
 
 def test_one_object_has_the_code_of_all_architectures_of_its_family() -> None:
@@ -125,10 +133,23 @@ def test_a_source_instantiates_its_tile() -> None:
         assert part in instance.source
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_source_of_fp8_has_its_own_header_and_kernel() -> None:
+    (selection,) = select(["90"], (128,), "default", ("forward_*_fp8_d128_varlen_masked",))
+    for part in (
+        '#include "sm90/fp8_forward.h"',
+        "sm90::Fp8Forward<cutlass::float_e4m3_t, sm90::ForwardTile<128, 128, 2>, 128,",
+        "sm90::ForwardFeatures{.varlen = true, .masked = true}",
+        "sm90::launch_forward<forward_sm90_fp8_d128_varlen_masked>(params,",
+    ):
+        assert part in selection.instance.source
+    assert "DataType::kFloat8E4M3, 128, 128, true," in dispatch_table([selection], LANGUAGE.namespace)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name + family.variant)
 def test_every_phase_has_its_header(family: Family) -> None:
     for phase in family.phases:
-        assert (ROOT / "csrc_cuda" / family.name / f"{phase}.h").is_file()
+        header = f"{family.variant}_{phase}.h".removeprefix("_")
+        assert (ROOT / "csrc_cuda" / family.name / header).is_file()
 
 
 def test_writing_removes_what_is_stale(tmp_path: Path) -> None:

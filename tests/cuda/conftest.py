@@ -33,7 +33,7 @@ def build_library(detection: Detection) -> BuildLibrary:
 
     def build(archs: tuple[str, ...], only: tuple[str, ...], simulated: bool) -> Path:
         where = ROOT / "build" / "cuda-tests" / ("-".join(archs) + "-simulated" * simulated)
-        plan = CudaBuild(archs, (64,), "minimal", where, where / "_cuda.so", jobs, only)
+        plan = CudaBuild(archs, (64,), "default", where, where / "_cuda.so", jobs, only)
         compile_extension(replace(plan, simulated=simulated), detection)
         return plan.output
 

@@ -35,6 +35,14 @@ KERNELS = (
     "backward_*_bf16_d64_dense_masked",
     "split_*_bf16_d64_paged_masked",
 )
+FP8_KERNELS = ("forward_sm90_fp8_d64_dense_masked", "forward_sm90_fp8_d64_varlen_masked")
+_FP8 = replace(_FORWARD, dtype=torch.float8_e4m3fn, descale=True, causal=True, nheads_q=4, nheads_k=2)
+FP8_CASES: dict[str, AttentionCase | DecodeCase] = {
+    "causal grouped": _FP8,
+    "no descales, head dims 48 and 32": replace(_FP8, descale=False, head_dim=48, head_dim_v=32),
+    "varlen": replace(_FP8, varlen=True, seqlens_q=(5, 70, 0), seqlens_k=(17, 80, 3)),
+    "cache": replace(_PAGED, page_size=0, dtype=torch.float8_e4m3fn, descale=True, seqlen_q=3),
+}
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
     "forward causal, head dims 40 and 24": replace(_FORWARD, causal=True, head_dim=40, head_dim_v=24),
@@ -46,4 +54,4 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
 
 
 if __name__ == "__main__":
-    main("cuda", CASES, sys.argv[1:])
+    main("cuda", CASES | FP8_CASES, sys.argv[1:])

@@ -24,15 +24,19 @@ from ptx_sim.cuda.library import library_folder
 from ptx_sim.report import RunReport
 
 _ROOT = Path(__file__).parents[2]
-_ELEMENTS = {torch.float16: "cutlass::half_t", torch.bfloat16: "cutlass::bfloat16_t"}
+_ELEMENTS = {
+    torch.float16: "cutlass::half_t",
+    torch.bfloat16: "cutlass::bfloat16_t",
+    torch.float8_e4m3fn: "cutlass::float_e4m3_t",
+}
 _FLAGS = (
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-gencode=arch=compute_90a,code=compute_90a", "--no-compress"),
     *("-shared", "-Xcompiler", "-fPIC", "-cudart", "shared"),
 )
-_SOURCE = """#include "sm90/forward.h"
+_SOURCE = """#include "sm90/{prefix}forward.h"
 namespace flash_attn::cuda {{
 struct instance
-    : sm90::Forward<{element}, sm90::ForwardTile<{tile}>, {head_dim}, sm90::ForwardFeatures{{{features}}}> {{}};
+    : sm90::{kind}<{element}, sm90::ForwardTile<{tile}>, {head_dim}, sm90::ForwardFeatures{{{features}}}> {{}};
 }}
 extern "C" int params_bytes() {{ return sizeof(flash_attn::ForwardParams); }}
 extern "C" const char* launch(const flash_attn::ForwardParams* params) {{
@@ -59,7 +63,10 @@ class Kernel(NamedTuple):
     def source(self) -> str:
         """The library's source."""
         order = ("varlen", "masked", "softcap", "alibi")
+        is_fp8 = self.dtype.itemsize == 1
         return _SOURCE.format(
+            prefix="fp8_" if is_fp8 else "",
+            kind="Fp8Forward" if is_fp8 else "Forward",
             element=_ELEMENTS[self.dtype],
             tile=", ".join(str(number) for number in self.tile),
             head_dim=self.head_dim,
@@ -94,7 +101,7 @@ def forward(
     RuntimeError with the words of the launch code where it refuses; the errors of ptx_sim where the kernel is wrong.
     """
     nan = float("nan")
-    out = inputs.q.new_full((*inputs.q.shape[:-1], spec.head_dim_v), nan)
+    out = inputs.q.new_full((*inputs.q.shape[:-1], spec.head_dim_v), nan, dtype=spec.out_dtype)
     rows = (inputs.q.shape[0],) if spec.varlen_q else (inputs.max_seqlen_q,)
     heads = (spec.nheads_q,) if spec.varlen_q else (inputs.batch_size, spec.nheads_q)
     lse = torch.full((*heads, *rows), nan)

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.cuda
 
 BuildLibrary = Callable[[tuple[str, ...], tuple[str, ...], bool], Path]
 ARCHS = ("sm_80", "sm_90a")
-KERNELS = ("forward_*_bf16_d64_dense_masked", "backward_*_bf16_d64_dense_masked")
+KERNELS = (
+    "forward_*_bf16_d64_dense_masked",
+    "forward_*_fp8_d64_dense_masked",
+    "backward_*_bf16_d64_dense_masked",
+)
 # Of the kernels for an architecture, the matrix instruction.
 MATRIX = {"sm80": "HMMA", "sm90": "HGMMA"}
 # Loads the library where PyTorch has no GPU, and prints what it answers.
@@ -44,7 +48,7 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
     folder = build_library(ARCHS, KERNELS, False).parent
     cuobjdump = find_cuobjdump(detection)
     objects = sorted(folder.glob("*ward_sm*.o"))
-    assert len(objects) == 3
+    assert len(objects) == 4
     for path in objects:
         figures = read_ptxas(Path(f"{path}.remarks").read_text(), path.stem)
         counts = count_instructions(cuobjdump, path, path.stem)
@@ -60,12 +64,14 @@ def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: Bu
     served = [
         ("forward", "sm_86", "bfloat16", 40),
         ("forward", "sm_90", "bfloat16", 64),
+        ("forward", "sm_90", "float8_e4m3fn", 64),
         ("backward", "sm_90", "bfloat16", 64),
     ]
     not_served = [
         ("forward", "sm_100", "bfloat16", 64),  # another architecture
         ("forward", "sm_80", "float16", 64),  # another dtype
-        ("forward", "sm_90", "float8_e4m3fn", 64),
+        ("forward", "sm_80", "float8_e4m3fn", 64),
+        ("forward", "sm_90", "float8_e4m3fnuz", 64),
         ("forward", "sm_80", "bfloat16", 128),  # a larger head dim
         ("split", "sm_80", "bfloat16", 64),  # another phase
     ]
@@ -75,6 +81,7 @@ def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: Bu
     instances, blocks, reason = json.loads(done.stdout)
     assert {one["name"] for one in instances} == {
         "forward_sm90_bf16_d64_dense_masked",
+        "forward_sm90_fp8_d64_dense_masked",
         "forward_sm80_bf16_d64_dense_masked",
         "backward_sm80_bf16_d64_dense_masked",
     }

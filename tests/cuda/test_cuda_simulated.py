@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cuda_cases import CASES, KERNELS
+from cuda_cases import CASES, FP8_CASES, FP8_KERNELS, KERNELS
 
 from build_tools.native_build import ROOT
 from tests.native_cases import simulate
@@ -23,6 +23,15 @@ def test_the_kernels_are_as_exact_as_pytorch(build_library: BuildLibrary, name: 
     library = build_library(("sm_80",), KERNELS, True)
     results = simulate(MODULE, library, "sm_80", *CASES)[name]
     assert results.keys() >= ({"out", "lse", "dq", "dk", "dv"} if name.startswith("backward") else {"out", "lse"})
+    wrong = {result: errors for result, errors in results.items() if not errors[0] <= errors[1]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", FP8_CASES)
+def test_fp8_is_as_exact_as_its_rounding(build_library: BuildLibrary, name: str) -> None:
+    library = build_library(("sm_90a",), FP8_KERNELS, True)
+    results = simulate(MODULE, library, "sm_90", *FP8_CASES)[name]
+    assert results.keys() >= {"out", "lse"}
     wrong = {result: errors for result, errors in results.items() if not errors[0] <= errors[1]}
     assert not wrong
 
