@@ -32,7 +32,7 @@ BACKWARD_FEATURES = ("alibi", "dropout", "deterministic")
 PARSE_SECONDS = 14.0
 FORWARD_SECONDS = {32: 8.0, 64: 8.0, 96: 12.0, 128: 13.0, 192: 16.0, 256: 18.0}
 SPLIT_SECONDS = {64: 6.0, 128: 8.0, 256: 16.0}
-BACKWARD_SECONDS = {32: 15.0, 64: 20.0, 96: 24.0, 128: 26.0, 192: 30.0, 256: 35.0}
+BACKWARD_SECONDS = {32: 15.0, 64: 20.0, 96: 40.0, 128: 26.0, 192: 38.0, 256: 35.0}
 
 
 @dataclass(frozen=True)
