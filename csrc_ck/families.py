@@ -159,9 +159,7 @@ FAMILIES = (
             64: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
             96: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16, head_dim_v=128),
             128: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
-            192: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
-            256: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
-        },
+        },  # larger head dims spill
         backward={},  # CK-tile's spills hundreds of registers here
         split=_WMMA_SPLIT,
         fp8=Fp8Forward("fp8", ("gfx1200", "gfx1201"), _WMMA_FP8),

@@ -48,7 +48,8 @@ def test_default_serves_every_head_dim_and_the_common_ones_with_features(arch: s
         for layout in ("dense", "varlen"):
             alike = [i for i in chosen if i.phase == "forward" and (i.dtype, i.layout) == (dtype, layout) and i.masked]
             largest = [i.head_dim for i in alike if i.takes_smaller_head_dims and i.feature is None]
-            assert all(any(head_dim <= dim for dim in largest) for head_dim in range(8, 257, 8))
+            assert max(largest) == (128 if arch.startswith("gfx12") else 256)
+            assert all(any(head_dim <= dim for dim in largest) for head_dim in range(8, max(largest) + 1, 8))
             for feature in ("softcap", "alibi", "dropout"):
                 assert {i.head_dim for i in alike if i.feature == feature} == {64, 128}
 
@@ -57,6 +58,9 @@ def test_default_serves_every_head_dim_and_the_common_ones_with_features(arch: s
 @pytest.mark.parametrize("head_dim", [32, 96, 192])
 def test_a_head_dim_that_is_asked_for_alone_is_built(head_dim: int, preset: str) -> None:
     for arch in ARCHS:
+        if arch.startswith("gfx12") and head_dim > 128:
+            assert not names(arch, preset=preset, dims=(head_dim,))
+            continue
         chosen = [selection.instance for selection in select([arch], (head_dim,), preset)]  # type: ignore[arg-type]
         assert {instance.head_dim for instance in chosen} == {head_dim}
         assert {"forward"} <= {instance.phase for instance in chosen} <= {"forward", "backward"}
