@@ -118,7 +118,8 @@ _WMMA_FP8 = {
     128: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
     256: ForwardTile("QRKSVS", 64, 32, 32, 32, 4, _16X16X16),
 }
-_WMMA_SPLIT = {dim: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16) for dim in (64, 128, 256)}
+# larger head dims spill
+_WMMA_SPLIT = {dim: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16) for dim in (64, 128)}
 
 FAMILIES = (
     Family(
