@@ -20,6 +20,8 @@ _USER_SGPRS = (("private_segment_buffer", 4), ("dispatch_ptr", 2), ("queue_ptr",
                ("kernarg_segment_ptr", 2),
                ("dispatch_id", 2), ("flat_scratch_init", 2), ("private_segment_size", 1))  # fmt: skip
 
+_PACKET_BYTES = 64  # of a dispatch packet of HSA's queues, which ends the kernarg segment here
+
 
 def pack_arguments(
     kernel: KernelText,
@@ -29,12 +31,17 @@ def pack_arguments(
     memory: GlobalMemory,
     dynamic_lds: int = 0,
 ) -> Array:
-    """The kernarg segment. Arrays are registered in ``memory``; hidden arguments are filled in.
+    """The kernarg segment, with the dispatch packet behind it.
+
+    Arrays are registered in ``memory``; hidden arguments are filled in.
 
     ``dynamic_lds`` is the LDS of a work-group, in bytes, beyond what the kernel declares.
     Raises SimulatorError if the number or size of ``arguments`` does not fit the kernel.
     """
-    segment = np.zeros(kernel.kernarg_size + 64, np.uint8)
+    segment = np.zeros(kernel.kernarg_size + 64 + _PACKET_BYTES, np.uint8)
+    items = [count * size for count, size in zip(grid, workgroup, strict=True)]
+    packet = struct.pack("<HHHHHHIII", 0, 3, *workgroup, 0, *items)  # dimensions, work-group and grid in work-items
+    segment[-_PACKET_BYTES:][: len(packet)] = np.frombuffer(packet, np.uint8)
     hidden = {f"hidden_block_count_{axis}": grid[n] for n, axis in enumerate("xyz")}
     hidden |= {f"hidden_group_size_{axis}": workgroup[n] for n, axis in enumerate("xyz")}
     hidden |= {f"hidden_remainder_{axis}": 0 for axis in "xyz"}
@@ -74,9 +81,10 @@ def make_waves(program: Program, groups: Array, workgroup: Sequence[int], kernar
     for name, count in _USER_SGPRS:
         if not directives.get("user_sgpr_" + name):
             continue
-        if name == "kernarg_segment_ptr":
-            _set(w, register, address & 0xFFFFFFFF)
-            _set(w, register + 1, address >> 32)
+        if name in ("kernarg_segment_ptr", "dispatch_ptr"):
+            pointer = address if name == "kernarg_segment_ptr" else address + kernarg.nbytes - _PACKET_BYTES
+            _set(w, register, pointer & 0xFFFFFFFF)
+            _set(w, register + 1, pointer >> 32)
         elif name == "private_segment_buffer":
             for word in range(4):
                 _set(w, register + word, SCRATCH_MARK)

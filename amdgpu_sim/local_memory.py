@@ -67,10 +67,13 @@ class LocalMemory:
             self.epochs[group] = 1
 
     def offsets(self, w: Waves, where: Array, addresses: Array, size: int, what: str) -> Array:
-        """Offsets of the lanes ``where`` (addresses (wave, lane), int64) after the bounds check."""
-        picked = addresses[where]
-        if len(picked) and (int(picked.min()) < 0 or int(picked.max()) + size > self.size):
-            position = int(np.flatnonzero((picked < 0) | (picked + size > self.size))[0])
+        """Offsets of the lanes ``where`` (addresses (wave, lane), int64) after the bounds check.
+
+        An address is the sum of a base and an offset in 32 bits, so that a base may be negative.
+        """
+        picked = addresses[where] & 0xFFFFFFFF
+        if len(picked) and int(picked.max()) + size > self.size:
+            position = int(np.flatnonzero(picked + size > self.size)[0])
             slot, lane = (int(x[position]) for x in np.nonzero(where))
             raise OutOfBoundsError(
                 f"LDS {what} of {size} bytes at {int(picked[position])}: LDS has {self.size} bytes",

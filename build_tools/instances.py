@@ -158,12 +158,17 @@ def named(selections: Iterable[Selection], only: Sequence[str]) -> Iterator[Sele
 
 
 def dims_of(head_dims: Sequence[int], preset: Preset) -> list[int]:
-    """Head dims of a preset among those asked for; the default one pads small ones to the least common one."""
-    return sorted(
-        dim
-        for dim in set(head_dims)
-        if preset == "full" or dim in COMMON_DIMS or (preset == "default" and dim > min(COMMON_DIMS))
-    )
+    """Head dims of a preset among those asked for.
+
+    ``minimal`` has the common ones, or all where none is common. ``default`` pads small ones to the least common one
+    where that is asked for.
+    """
+    asked = set(head_dims)
+    if preset == "minimal":
+        return sorted(asked.intersection(COMMON_DIMS) or asked)
+    least = min(COMMON_DIMS)
+    padded = {dim for dim in asked if dim < least} if preset == "default" and least in asked else set()
+    return sorted(asked - padded)
 
 
 def variants(

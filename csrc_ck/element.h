@@ -12,6 +12,8 @@ namespace flash_attn::ck {
 
 using Float16 = ck_tile::half_t;
 using BFloat16 = ck_tile::bf16_t;
+// e4m3 as the architecture that is compiled for has it: FNUZ on gfx942, OCP's elsewhere.
+using Float8 = ck_tile::fp8_t;
 
 template <bool kMasked>
 using Mask = ck_tile::SimplifiedGenericAttentionMask<kMasked>;

@@ -3,6 +3,10 @@
 A tile is (queries, keys, head-dim unroll, key unroll, waves, matrix instruction); the shapes are those for which
 CK-tile defines the layouts. Which pipeline a family uses is decided by registers and spills, which
 ``python -m build_tools ck --report`` measures.
+
+gfx950's pipeline that transposes V as it loads it (QRKSVSAsyncTrload, which needs -DNDEBUG, since its assertions call
+the host) does not spill, but takes more registers, more than twice the LDS and more instructions for a tile of d128
+than QRKSVSAsync, and has neither softcap, ALiBi nor dropout.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ class ForwardTile:
     """Block tile of the forward, its pipeline and the shape of the matrix instruction that its waves use.
 
     ``blocks_per_cu`` bounds the registers of a wave, and ``dropout_blocks_per_cu`` those of a kernel with dropout,
-    which needs more of them; -1 leaves it to the pipeline.
+    which needs more of them; -1 leaves it to the pipeline. ``head_dim_v`` is that of V in registers where CK-tile has
+    no layout for the row's own.
     """
 
     pipeline: Pipeline
@@ -30,6 +35,7 @@ class ForwardTile:
     instruction: tuple[int, int, int]
     blocks_per_cu: int = -1
     dropout_blocks_per_cu: int = -1
+    head_dim_v: int | None = None
 
     def __post_init__(self) -> None:
         """ValueError for unrolls of which CK-tile would load a part only."""
@@ -40,6 +46,11 @@ class ForwardTile:
     def pads(self) -> bool:
         """Whether smaller head dims cost nothing; other pipelines have a slower kernel for them."""
         return self.pipeline == "QRKSVSAsync"
+
+    @property
+    def always_pads(self) -> bool:
+        """Whether there is no kernel for the exact head dim alone."""
+        return self.pads or self.head_dim_v is not None
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,15 @@ class BackwardTile:
 
 
 @dataclass(frozen=True)
+class Fp8Forward:
+    """The forward of 8-bit operands: the dtype that matrix instructions multiply, where they do, and the tiles."""
+
+    dtype: Literal["fp8", "fp8fnuz"]
+    archs: tuple[str, ...]
+    tiles: dict[int, ForwardTile]
+
+
+@dataclass(frozen=True)
 class Family:
     """Architectures whose instances have the same C++ source.
 
@@ -69,14 +89,18 @@ class Family:
     forward: dict[int, ForwardTile]
     backward: dict[int, BackwardTile]
     split: dict[int, ForwardTile]
+    fp8: Fp8Forward
 
 
 _32X32X16 = (32, 32, 16)
+_32X32X32 = (32, 32, 32)
 _16X16X16 = (16, 16, 16)
 _MFMA_BACKWARD = {
     32: BackwardTile(32, 128, 64, (2, 2), 32),
     64: BackwardTile(32, 128, 32, (1, 4), 32),
+    96: BackwardTile(32, 128, 32, (2, 2), 32),
     128: BackwardTile(16, 128, 32, (1, 4), 32),
+    192: BackwardTile(16, 64, 32, (1, 4), 32),
     256: BackwardTile(16, 64, 32, (1, 4), 32),
 }
 _MFMA_SPLIT = {
@@ -84,7 +108,18 @@ _MFMA_SPLIT = {
     128: ForwardTile("QRKSVS", 64, 128, 32, 32, 4, _16X16X16),
     256: ForwardTile("QRKSVS", 64, 128, 32, 32, 4, _16X16X16),
 }
-_WMMA_SPLIT = {dim: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16) for dim in (64, 128, 256)}
+_MFMA_FP8 = {
+    64: ForwardTile("QRKSVS", 128, 64, 32, 32, 4, _32X32X32),
+    128: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X32),
+    256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X32),
+}
+_WMMA_FP8 = {
+    64: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+    128: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+    256: ForwardTile("QRKSVS", 64, 32, 32, 32, 4, _16X16X16),
+}
+# larger head dims spill
+_WMMA_SPLIT = {dim: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16) for dim in (64, 128)}
 
 FAMILIES = (
     Family(
@@ -93,11 +128,14 @@ FAMILIES = (
         forward={
             32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
             64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, dropout_blocks_per_cu=2),
+            96: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, head_dim_v=128),
             128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            192: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, blocks_per_cu=1),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
         },
         backward=_MFMA_BACKWARD,
         split=_MFMA_SPLIT,
+        fp8=Fp8Forward("fp8fnuz", ("gfx942",), _MFMA_FP8),
     ),
     Family(
         name="gfx950",
@@ -105,11 +143,14 @@ FAMILIES = (
         forward={
             32: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
             64: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, dropout_blocks_per_cu=2),
+            96: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, head_dim_v=128),
             128: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16),
+            192: ForwardTile("QRKSVSAsync", 128, 64, 32, 32, 4, _32X32X16, blocks_per_cu=1),
             256: ForwardTile("QRKSVS", 128, 128, 32, 32, 4, _32X32X16),
         },
         backward=_MFMA_BACKWARD,
         split=_MFMA_SPLIT,
+        fp8=Fp8Forward("fp8", ("gfx950",), _MFMA_FP8),
     ),
     Family(
         name="gfx12",
@@ -117,11 +158,12 @@ FAMILIES = (
         forward={
             32: ForwardTile("QRKSVS", 64, 64, 16, 32, 4, _16X16X16),
             64: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
+            96: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16, head_dim_v=128),
             128: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
-            256: ForwardTile("QRKSVS", 64, 64, 32, 32, 4, _16X16X16),
-        },
+        },  # larger head dims spill
         backward={},  # CK-tile's spills hundreds of registers here
         split=_WMMA_SPLIT,
+        fp8=Fp8Forward("fp8", ("gfx1200", "gfx1201"), _WMMA_FP8),
     ),
 )
 

@@ -1,6 +1,7 @@
 // The forward of CK-tile: configuration of an instance and its launch.
 #pragma once
 
+#include "descale.h"
 #include "element.h"
 
 namespace flash_attn::ck {
@@ -23,19 +24,23 @@ struct ForwardFeatures {
 template <class Element, class Tile, template <class...> class Pipeline, bool kTransposedLoad,
           ForwardFeatures kFeatures>
 struct Forward {
-  using Traits = ck_tile::TileFmhaTraits<
-      true, true, kFeatures.padded_head_dim, kFeatures.padded_head_dim, kFeatures.softcap,
-      kFeatures.alibi ? ck_tile::BlockAttentionBiasEnum::ALIBI
-                      : ck_tile::BlockAttentionBiasEnum::NO_BIAS,
-      false, true, kFeatures.dropout, false, kFeatures.blocks_per_cu, false>;
+  static constexpr bool kFp8 = std::is_same_v<Element, Float8>;
+  using Output = std::conditional_t<kFp8, BFloat16, Element>;
+  using Traits =
+      ck_tile::TileFmhaTraits<true, true, kFeatures.padded_head_dim, kFeatures.padded_head_dim,
+                              kFeatures.softcap,
+                              kFeatures.alibi ? ck_tile::BlockAttentionBiasEnum::ALIBI
+                                              : ck_tile::BlockAttentionBiasEnum::NO_BIAS,
+                              false, true, kFeatures.dropout, kFp8, kFeatures.blocks_per_cu, false>;
   using Variant = ck_tile::ComposedAttention<kFeatures.softcap * ck_tile::LOGITS_SOFT_CAP, true>;
   using Problem =
       ck_tile::BlockFmhaPipelineProblem<Element, Element, Element, float, float, Element, uint8_t,
-                                        float, Element, float, Element, Tile, kFeatures.varlen,
+                                        float, Element, float, Output, Tile, kFeatures.varlen,
                                         Variant, Mask<kFeatures.masked>, kTransposedLoad, Traits>;
   using Epilogue = ck_tile::Default2DEpilogue<
-      ck_tile::Default2DEpilogueProblem<float, Element, true, kFeatures.padded_head_dim>>;
-  using Kernel = ck_tile::FmhaFwdKernel<Pipeline<Problem>, Epilogue>;
+      ck_tile::Default2DEpilogueProblem<float, Output, true, kFeatures.padded_head_dim>>;
+  using Unscaled = ck_tile::FmhaFwdKernel<Pipeline<Problem>, Epilogue>;
+  using Kernel = std::conditional_t<kFp8, Descaled<Unscaled, Element>, Unscaled>;
 };
 
 template <class Instance>
@@ -65,7 +70,12 @@ void launch_forward(const ForwardParams& p, hipStream_t stream) {
   }();
   const auto grid = Kernel::GridSize(p.batch, p.nheads_q, p.seqlen_q, p.head_dim_v,
                                      Kernel::kIsGroupMode && p.seqused_k != nullptr);
-  launch<Instance>(grid, kargs, stream);
+  if constexpr (Instance::kFp8) {
+    launch<Instance>(grid, typename Kernel::Kargs{kargs, p.q_descale, p.k_descale, p.v_descale},
+                     stream);
+  } else {
+    launch<Instance>(grid, kargs, stream);
+  }
 }
 
 }  // namespace flash_attn::ck

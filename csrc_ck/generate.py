@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from build_tools.instances import Preset, Selection, generate, named
-from csrc_ck.families import FAMILIES, Family, family_of
+from csrc_ck.families import FAMILIES
 from csrc_ck.instances import LANGUAGE, instances
 
 
@@ -16,20 +16,15 @@ def select(
 
     def chosen() -> Iterator[Selection]:
         for family in FAMILIES:
-            served = _served(family, archs)
-            if served:
-                for instance in instances(family, head_dims, preset):
-                    yield Selection(instance, served, _base_names(served))
+            for instance in instances(family, head_dims, preset):
+                if served := tuple(dict.fromkeys(arch for arch in archs if _base_name(arch) in instance.archs)):
+                    yield Selection(instance, served, tuple(dict.fromkeys(map(_base_name, served))))
 
     return list(named(chosen(), only))
 
 
-def _served(family: Family, archs: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(arch for arch in archs if family_of(arch) is family))
-
-
-def _base_names(archs: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(arch.partition(":")[0] for arch in archs))
+def _base_name(arch: str) -> str:
+    return arch.partition(":")[0]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -38,6 +38,8 @@ def machine_reasons(path: Path) -> list[str]:
         replace(CASE, backward=True, alibi_dims=2),
         replace(CASE, backward=True, deterministic=True),
         replace(CASE, head_dim=72, head_dim_v=72),
+        replace(CASE, dtype=torch.float8_e4m3fnuz, descale=True, causal=True),
+        replace(CASE, dtype=torch.float8_e4m3fn, softcap=15.0),
     ],
 )
 def test_what_ck_does(case: AttentionCase) -> None:
@@ -62,6 +64,9 @@ def test_what_ck_does(case: AttentionCase) -> None:
         (replace(CASE, backward=True, softcap=15.0), "backward of softcap"),
         (replace(CASE, backward=True, deterministic=True, alibi_dims=1), "ALiBi and deterministic"),
         (replace(CASE, varlen=True, page_size=16), "varlen queries over pages"),
+        (replace(CASE, dtype=torch.float8_e4m3fnuz, alibi_dims=1), "no ALiBi or dropout of fp8"),
+        (replace(CASE, dtype=torch.float8_e4m3fn, dropout_p=0.1), "no ALiBi or dropout of fp8"),
+        (replace(CASE, dtype=torch.float8_e5m2), "dtype float8_e5m2 is not one of"),
     ],
 )
 def test_what_ck_does_not(case: AttentionCase, reason: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import ck_dropout
 from flash_attn.backends.native import NativeBackend
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
@@ -26,6 +27,7 @@ def library(simulated: str | None = None) -> NativeLibrary:
         settings="GPU_ARCHS, OPT_DIM and FLASH_ATTENTION_CK_PRESET",
         path=PACKAGE / "_ck.so",
         tiled_pages=True,
+        fp8_dtypes=(torch.float8_e4m3fn, torch.float8_e4m3fnuz),
         simulated=simulated,
     )
 
@@ -53,6 +55,7 @@ class CKBackend(NativeBackend):
             f"pages and cache_batch_idx with head dims other than {', '.join(str(dim) for dim in _SPLIT_HEAD_DIMS)}": (
                 in_cache and not (spec.head_dim == spec.head_dim_v and spec.head_dim in _SPLIT_HEAD_DIMS)
             ),
+            "no ALiBi or dropout of fp8": spec.dtype in FP8_DTYPES and (spec.has_alibi or spec.dropout_p > 0),
             "no dropout with softcap, ALiBi or deterministic": spec.dropout_p > 0
             and (spec.softcap > 0 or spec.has_alibi or (spec.needs_backward and spec.deterministic)),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from assembler import compute, prologue, run, wait_lds, wait_loads
+from assembler import assemble, compute, prologue, run, wait_lds, wait_loads
 
 LANES = np.arange(64, dtype=np.uint32)
 BYTES = (np.arange(1024) * 37 % 251).astype(np.uint8)
@@ -34,6 +34,24 @@ def test_narrow_scalar_loads(name: str) -> None:
     global_store_b32 v1, v3, s[6:7]"""
     run("gfx1201", body, source, result)
     assert (result.view(np.int32) == int(source[offset : offset + 2].view(dtype)[0])).all()
+
+
+def test_the_dispatch_packet_has_the_sizes() -> None:
+    body = """
+    s_load_dwordx2 s[4:5], s[2:3], 0x0
+    s_load_dwordx4 s[8:11], s[0:1], 0x4
+    s_waitcnt lgkmcnt(0)
+    v_mov_b32_e32 v1, 0
+    v_mov_b32_e32 v4, s8
+    v_mov_b32_e32 v5, s9
+    v_mov_b32_e32 v6, s10
+    v_mov_b32_e32 v7, s11
+    global_store_dwordx4 v1, v[4:7], s[4:5]"""
+    directives = "\t\t.amdhsa_user_sgpr_dispatch_ptr 1\n\t\t.amdhsa_user_sgpr_count 4\n"
+    result = np.zeros(4, np.uint32)
+    assemble("gfx942", body, 1, directives=directives).launch((3, 5, 7), (64, 2, 1), [result])
+    # work-group sizes of 16 bits each, then the grid in work-items
+    assert result.tolist() == [64 | 2 << 16, 1, 3 * 64, 5 * 2]
 
 
 def test_halfword_loads_keep_the_other_half() -> None:
@@ -91,6 +109,21 @@ def test_loads_straight_to_lds() -> None:
     global_store_dword v1, v3, s[6:7]"""
     run("gfx942", body, source, result, lds=320)
     assert np.array_equal(result, source)
+
+
+def test_an_lds_base_may_be_negative() -> None:
+    source, result = BYTES.copy(), np.zeros(64, np.uint32)
+    body = f"""{prologue("gfx942")}
+    global_load_dword v3, v1, s[4:5]
+    s_waitcnt vmcnt(0)
+    v_subrev_u32_e32 v2, 512, v1
+    ds_write_b32 v2, v3 offset:512
+    {wait_lds("gfx942")}
+    ds_read_b32 v4, v2 offset:512
+    {wait_lds("gfx942")}
+    global_store_dword v1, v4, s[6:7]"""
+    run("gfx942", body, source, result, lds=256)
+    assert np.array_equal(result, source[:256].view(np.uint32))
 
 
 @pytest.mark.parametrize(

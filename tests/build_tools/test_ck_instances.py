@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.instances import PRESETS, dispatch_table, write
+from build_tools.instances import HEAD_DIMS, PRESETS, dispatch_table, write
 from csrc_ck.families import FAMILIES, ForwardTile, family_of
 from csrc_ck.generate import main, select
 from csrc_ck.instances import LANGUAGE, ForwardInstance
 
 ARCHS = [arch for family in FAMILIES for arch in family.archs]
-DIMS = (32, 64, 128, 256)
 
 
-def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = DIMS, only: str = "*") -> list[str]:
+def names(*archs: str, preset: str = "default", dims: tuple[int, ...] = HEAD_DIMS, only: str = "*") -> list[str]:
     assert preset in PRESETS
     return [selection.instance.name for selection in select(archs, dims, preset, (only,))]
 
@@ -44,14 +43,72 @@ def test_minimal_serves_both_dtypes_and_layouts_of_each_phase() -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_default_serves_every_head_dim_and_the_common_ones_with_features(arch: str) -> None:
-    chosen = [selection.instance for selection in select([arch], DIMS, "default")]
+    chosen = [selection.instance for selection in select([arch], HEAD_DIMS, "default")]
     for dtype in ("fp16", "bf16"):
         for layout in ("dense", "varlen"):
             alike = [i for i in chosen if i.phase == "forward" and (i.dtype, i.layout) == (dtype, layout) and i.masked]
             largest = [i.head_dim for i in alike if i.takes_smaller_head_dims and i.feature is None]
-            assert all(any(head_dim <= dim for dim in largest) for head_dim in range(8, 257, 8))
+            assert max(largest) == (128 if arch.startswith("gfx12") else 256)
+            assert all(any(head_dim <= dim for dim in largest) for head_dim in range(8, max(largest) + 1, 8))
             for feature in ("softcap", "alibi", "dropout"):
                 assert {i.head_dim for i in alike if i.feature == feature} == {64, 128}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("head_dim", [32, 96, 192])
+def test_a_head_dim_that_is_asked_for_alone_is_built(head_dim: int, preset: str) -> None:
+    for arch in ARCHS:
+        if arch.startswith("gfx12") and head_dim > 128:
+            assert not names(arch, preset=preset, dims=(head_dim,))
+            continue
+        chosen = [selection.instance for selection in select([arch], (head_dim,), preset)]  # type: ignore[arg-type]
+        assert {instance.head_dim for instance in chosen} == {head_dim}
+        assert {"forward"} <= {instance.phase for instance in chosen} <= {"forward", "backward"}
+
+
+def test_small_head_dims_are_padded_where_the_least_common_one_is_there() -> None:
+    assert not [name for name in names("gfx942", dims=(32, 64)) if "_d32_" in name]
+    assert [name for name in names("gfx942", dims=(32, 64), preset="full") if "_d32_" in name]
+    assert {re.findall(r"_d\d+_", name)[0] for name in names("gfx942", dims=(64, 96, 192))} == {
+        "_d64_",
+        "_d96_",
+        "_d192_",
+    }
+
+
+def test_the_kernel_of_a_head_dim_comes_before_the_larger_one() -> None:
+    chosen = names("gfx942", dims=(64, 96, 128, 192, 256), only="forward_*_bf16_d*_dense_masked")
+    assert [re.findall(r"_d(\d+)_", name)[0] for name in chosen] == ["64", "96", "128", "192", "256"]
+
+
+@pytest.mark.parametrize("arch", ["gfx942", "gfx1201"])
+def test_a_value_dim_of_its_own_is_padded(arch: str) -> None:
+    (selection,) = select([arch], (96,), "default", ("forward_*_bf16_d96_dense_masked*",))
+    instance = selection.instance
+    assert isinstance(instance, ForwardInstance)
+    assert instance.takes_smaller_head_dims
+    assert "ForwardFeatures{.masked = true, .padded_head_dim = true}" in instance.source
+    assert re.search(r"ForwardTile<\d+, 64, 32, 128, 32, 96, 4,", instance.source)
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype"), [("gfx90a", None), ("gfx942", "fp8fnuz"), ("gfx950", "fp8"), ("gfx1201", "fp8")]
+)
+def test_fp8_is_what_the_architecture_multiplies(arch: str, dtype: str | None) -> None:
+    chosen = [selection.instance for selection in select([arch], HEAD_DIMS, "default", ("*_fp8*",))]
+    assert {instance.dtype for instance in chosen} == ({dtype} if dtype else set())
+    if dtype:
+        assert {(i.phase, i.head_dim, i.layout, i.masked, i.feature) for i in chosen} == {
+            ("forward", head_dim, layout, True, None) for head_dim in (64, 128, 256) for layout in ("dense", "varlen")
+        }
+    assert not names(arch, preset="minimal", only="*_fp8*")
+
+
+def test_an_architecture_without_fp8_is_left_out_of_its_kernels() -> None:
+    (selection,) = select(["gfx90a", "gfx942:xnack-"], (128,), "default", ("*_fp8fnuz_*_dense_*",))
+    assert selection.archs == ("gfx942:xnack-",)
+    assert selection.devices == ("gfx942",)
+    assert "Forward<Float8, ForwardTile<128, 128, 32, 128, 32, 128, 4, 32, 32, 32>" in selection.instance.source
 
 
 def test_head_dims_and_patterns_choose() -> None:

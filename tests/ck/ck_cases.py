@@ -20,6 +20,8 @@ _FORWARD = AttentionCase(
 )
 _VARLEN = replace(_FORWARD, varlen=True, seqlens_q=(5, 131, 64, 0), seqlens_k=(17, 140, 64, 3))
 _BACKWARD = replace(_FORWARD, backward=True)
+_FP8 = replace(_FORWARD, dtype=torch.float8_e4m3fn, nheads_q=4, nheads_k=2, descale=True)
+_FP8_VARLEN = replace(_FP8, varlen=True, seqlens_q=_VARLEN.seqlens_q, seqlens_k=_VARLEN.seqlens_k, causal=True)
 _PAGED = DecodeCase(
     cache_seqlens=(17, 300),
     capacity=512,
@@ -32,10 +34,21 @@ _PAGED = DecodeCase(
 )
 # The kernels that the tests build for each architecture.
 KERNELS = {
-    "gfx942": ("*_bf16_d128_*_masked", "forward_*_fp16_d128_dense_masked", "*_bf16_d128_*_masked_dropout"),
+    "gfx942": (
+        "*_bf16_d128_*_masked",
+        "forward_*_fp16_d128_dense_masked",
+        "*_bf16_d128_*_masked_dropout",
+        "*_bf16_d96_dense_masked",
+        "*_bf16_d192_dense_masked",
+        "forward_*_fp8fnuz_d128_*_masked",
+    ),
     "gfx90a": ("forward_*_bf16_d128_*_masked",),
-    "gfx950": ("forward_*_bf16_d128_*_masked",),
-    "gfx1201": ("forward_*_bf16_d128_*_masked", "forward_*_bf16_d128_dense_masked_dropout"),
+    "gfx950": ("forward_*_bf16_d128_*_masked", "forward_*_fp8_d128_dense_masked"),
+    "gfx1201": (
+        "forward_*_bf16_d128_*_masked",
+        "forward_*_bf16_d128_dense_masked_dropout",
+        "forward_*_fp8_d128_dense_masked",
+    ),
 }
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
@@ -45,6 +58,9 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward window": replace(_FORWARD, window_size=(20, 5)),
     "forward grouped": replace(_FORWARD, causal=True, nheads_q=4, nheads_k=2),
     "forward head_dim 72": replace(_FORWARD, head_dim=72, head_dim_v=72),
+    "forward head_dim 96": replace(_FORWARD, causal=True, head_dim=96, head_dim_v=96),
+    "forward head_dim 192": replace(_FORWARD, causal=True, head_dim=192, head_dim_v=192),
+    "forward head_dim 192, 128 of v": replace(_FORWARD, head_dim=192),
     "forward varlen": _VARLEN,
     "forward varlen causal": replace(_VARLEN, causal=True),
     "forward varlen seqused": replace(_VARLEN, seqused=True),
@@ -52,10 +68,21 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
     "backward causal grouped": replace(_BACKWARD, causal=True, nheads_q=4, nheads_k=2),
     "backward window": replace(_BACKWARD, window_size=(20, 5)),
     "backward rows without keys": replace(_BACKWARD, causal=True, seqlens_q=(140,), seqlens_k=(70,)),
+    "backward head_dim 96": replace(_BACKWARD, causal=True, head_dim=96, head_dim_v=96),
+    "backward head_dim 192": replace(_BACKWARD, causal=True, head_dim=192, head_dim_v=192),
     "backward varlen causal": replace(_VARLEN, causal=True, backward=True),
     "forward dropout": replace(_FORWARD, dropout_p=0.2),
     "backward dropout": replace(_BACKWARD, causal=True, dropout_p=0.2),
     "backward varlen dropout": replace(_VARLEN, backward=True, dropout_p=0.3),
+    "fp8": _FP8,
+    "fp8 window": replace(_FP8, window_size=(20, 5)),
+    "fp8fnuz": replace(_FP8, dtype=torch.float8_e4m3fnuz),
+    "fp8fnuz without descales": replace(_FP8, dtype=torch.float8_e4m3fnuz, descale=False, causal=True),
+    "fp8fnuz rows without keys": replace(
+        _FP8, dtype=torch.float8_e4m3fnuz, causal=True, seqlens_q=(140,), seqlens_k=(70,)
+    ),
+    "fp8fnuz varlen": replace(_FP8_VARLEN, dtype=torch.float8_e4m3fnuz),
+    "fp8fnuz varlen seqused": replace(_FP8_VARLEN, dtype=torch.float8_e4m3fnuz, seqused=True),
     "decode paged": _PAGED,
     "decode paged, three splits": replace(_PAGED, num_splits=3),
     "decode paged, append": replace(_PAGED, seqlen_new=2, seqlen_q=2, rotary_dim=64),

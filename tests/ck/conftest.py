@@ -29,7 +29,7 @@ def build_library() -> BuildLibrary:
 
     def build(arch: str, only: tuple[str, ...]) -> Path:
         where = ROOT / "build" / "ck-tests" / arch
-        compile_extension(CkBuild((arch,), (128,), "default", where, where / "_ck.so", jobs, only), detection)
+        compile_extension(CkBuild((arch,), (96, 128, 192), "default", where, where / "_ck.so", jobs, only), detection)
         return where / "_ck.so"
 
     return build

@@ -13,16 +13,26 @@ from tests.native_cases import simulate
 
 pytestmark = pytest.mark.hip
 
-FORWARD = [name for name in CASES if name.startswith("forward") and "float16" not in name and "dropout" not in name]
+# of the kernels that every architecture has
+FORWARD = [
+    name
+    for name in CASES
+    if name.startswith("forward") and not any(word in name for word in ("float16", "dropout", "96", "192"))
+]
+FP8 = [name for name in CASES if name.startswith("fp8") and not name.startswith("fp8fnuz")]
 MODULE = Path(__file__).with_name("ck_cases.py")
 BuildLibrary = Callable[[str, tuple[str, ...]], Path]
 
 
 def cases(arch: str) -> list[str]:
     if arch == "gfx942":
-        return list(CASES)
-    # WMMA's lanes draw another part of a block of random bytes; its kernel for smaller head dims is not built
-    return [*(name for name in FORWARD if "72" not in name), "forward dropout"] if arch == "gfx1201" else FORWARD
+        return [name for name in CASES if name not in FP8]
+    if arch == "gfx950":
+        return [*FORWARD, *FP8]
+    if arch == "gfx1201":
+        # WMMA's lanes draw another part of a block of random bytes; its kernel for smaller head dims is not built
+        return [*(name for name in FORWARD if "72" not in name), "forward dropout", *FP8]
+    return FORWARD
 
 
 # Loads the library where the HIP runtime sees no device, and prints what the runtime says.
@@ -36,7 +46,7 @@ q = torch.zeros(1, 8, 1, 128, dtype=torch.bfloat16)
 lse = torch.zeros(1, 1, 8)
 for call in (
     lambda: torch.ops.flash_attn_ck.device_architecture(0),
-    lambda: torch.ops.flash_attn_ck.forward(q, q, q, q, lse, *[None] * 5, 8, 8, 1.0, 0.0, 0.0, -1, -1),
+    lambda: torch.ops.flash_attn_ck.forward(q, q, q, q, lse, *[None] * 8, 8, 8, 1.0, 0.0, 0.0, -1, -1),
 ):
     try:
         call()
