@@ -11,7 +11,8 @@
 namespace flash_attn {
 
 // Results of splits of the keys, dense float32 (num_splits, batch, seqlen_q, nheads, head_dim) and
-// (num_splits, batch, nheads, seqlen_q), and the dense tensors they become.
+// (num_splits, batch, nheads, seqlen_q), and the dense tensors they become; a varlen call is a
+// batch of 1.
 struct CombineParams {
   DataType dtype;  // of `out`
   int32_t num_splits, batch, seqlen_q, nheads, head_dim;

@@ -27,24 +27,44 @@ void check_dense(const Tensor& tensor, const char* name) {
   }
 }
 
+// The dtype of 16-bit elements.
+DataType element_type(const Tensor& tensor, const char* name) {
+  const auto dtype = tensor.scalar_type();
+  if (dtype != ScalarType::Half && dtype != ScalarType::BFloat16) {
+    fail(name, " is neither float16 nor bfloat16");
+  }
+  return dtype == ScalarType::Half ? DataType::kFloat16 : DataType::kBFloat16;
+}
+
 void combine(const Tensor& out_parts, const Tensor& lse_parts, const Tensor& out,
              const Tensor& softmax_lse) {
-  if (out_parts.dim() != 5) {
+  const int64_t dims = out_parts.dim();
+  if (dims != 4 && dims != 5) {
     fail("out_parts has shape ", shape_of(out_parts),
-         "; expected (num_splits, batch, seqlen_q, nheads, head_dim)");
+         "; expected (num_splits, batch, seqlen_q, nheads, head_dim) or (num_splits, total_q, "
+         "nheads, head_dim)");
   }
-  const int64_t splits = out_parts.size(0), batch = out_parts.size(1);
-  const int64_t seqlen_q = out_parts.size(2), nheads = out_parts.size(3);
+  const bool varlen = dims == 4;
+  const int64_t splits = out_parts.size(0), batch = varlen ? 1 : out_parts.size(1);
+  const int64_t seqlen_q = out_parts.size(dims - 3), nheads = out_parts.size(dims - 2);
+  const int64_t head_dim = out_parts.size(dims - 1);
   CombineParams p{};
-  p.dtype = data_type(out, "out");
-  p.out_parts = dense_floats(out_parts, "out_parts",
-                             {splits, batch, seqlen_q, nheads, out_parts.size(4)}, out);
-  p.lse_parts = dense_floats(lse_parts, "lse_parts", {splits, batch, nheads, seqlen_q}, out);
-  p.softmax_lse = dense_floats(softmax_lse, "softmax_lse", {batch, nheads, seqlen_q}, out);
-  check_shape(out, "out", {batch, seqlen_q, nheads, out_parts.size(4)});
+  p.dtype = element_type(out, "out");
+  if (varlen) {
+    p.out_parts = dense_floats(out_parts, "out_parts", {splits, seqlen_q, nheads, head_dim}, out);
+    p.lse_parts = dense_floats(lse_parts, "lse_parts", {splits, nheads, seqlen_q}, out);
+    p.softmax_lse = dense_floats(softmax_lse, "softmax_lse", {nheads, seqlen_q}, out);
+    check_shape(out, "out", {seqlen_q, nheads, head_dim});
+  } else {
+    p.out_parts =
+        dense_floats(out_parts, "out_parts", {splits, batch, seqlen_q, nheads, head_dim}, out);
+    p.lse_parts = dense_floats(lse_parts, "lse_parts", {splits, batch, nheads, seqlen_q}, out);
+    p.softmax_lse = dense_floats(softmax_lse, "softmax_lse", {batch, nheads, seqlen_q}, out);
+    check_shape(out, "out", {batch, seqlen_q, nheads, head_dim});
+  }
   if (splits < 1) fail("out_parts has no splits");
   if (out.numel() == 0) return;
-  p.head_dim = head_dim_of(out_parts.size(4), "out_parts");
+  p.head_dim = head_dim_of(head_dim, "out_parts");
   check_dense(out_parts, "out_parts");
   check_dense(out, "out");
   to_int32(batch * seqlen_q * nheads, "the number of rows");
@@ -142,7 +162,7 @@ void append(const Tensor& k_cache, const Tensor& v_cache, const Tensor& k_new, c
     fail("block_table is (batch, max_pages) and comes without cache_batch_idx");
   }
   AppendParams p{};
-  p.dtype = data_type(k_cache, "k_cache");
+  p.dtype = element_type(k_cache, "k_cache");
   p.batch = to_int32(cache_seqlens.numel(), "the batch size");
   const int64_t nheads = k_cache.size(2), head_dim = k_cache.size(3), head_dim_v = v_cache.size(3);
   p.head_dim = head_dim_of(head_dim, "k_cache"), p.head_dim_v = head_dim_of(head_dim_v, "v_cache");
@@ -195,7 +215,7 @@ void softmax_d(const Tensor& out, const Tensor& dout, const OptionalTensor& dlse
                      : dense_floats(tensor, name, {nheads, seqlen}, out);
   };
   SoftmaxDParams p{};
-  p.dtype = data_type(out, "out");
+  p.dtype = element_type(out, "out");
   check_device(dout, "dout", out);
   if (dout.scalar_type() != out.scalar_type()) fail("dout does not have the dtype of out");
   dims == 4 ? check_shape(dout, "dout", {batch, seqlen, nheads, head_dim})
@@ -225,7 +245,7 @@ void sum(const Tensor& parts, const Tensor& sums) {
   check_device(parts, "parts", sums);
   check_shape(sums, "sums", {parts.size(0), parts.size(2)});
   SumParams p{};
-  p.dtype = data_type(sums, "sums");
+  p.dtype = element_type(sums, "sums");
   p.float_terms = parts.scalar_type() == ScalarType::Float;
   if (!p.float_terms && parts.scalar_type() != sums.scalar_type()) {
     fail("parts is neither float32 nor of the dtype of sums");

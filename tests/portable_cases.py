@@ -50,6 +50,7 @@ class Combine:
     batch: int = 2
     seqlen_q: int = 3
     nheads: int = 5
+    varlen: bool = False
 
     def run(self, library: NativeLibrary) -> Worst:
         """Weights are exponentials of rounded differences of log-sum-exps, twice, and sums have a term a split."""
@@ -62,6 +63,8 @@ class Combine:
         parts = torch.randn(
             self.splits, self.batch, self.seqlen_q, self.nheads, self.head_dim, generator=generator
         ).masked_fill_(unseen.transpose(-1, -2).unsqueeze(-1), torch.nan)
+        if self.varlen:
+            parts, lse, unseen = parts[:, 0].contiguous(), lse[:, 0].contiguous(), unseen[:, 0]
         merged = native_split.merge(library, parts, lse, self.dtype)
 
         total = lse.double().logsumexp(0)
@@ -255,7 +258,8 @@ CASES: dict[str, Combine | Append | SoftmaxD | Sum | Refused] = {
     "combine 33, head_dim 72": Combine(33, 72, F16),
     "combine 100, head_dim 8": Combine(100, 8, BF16, batch=1, seqlen_q=70),
     "combine 32, head_dim 128": Combine(32, 128, BF16, seqlen_q=1, nheads=32),
-    "combine, head_dim 512": Combine(5, 512, F16),
+    "combine five, head_dim 512": Combine(5, 512, F16),
+    "combine four, varlen": Combine(4, 64, BF16, seqlen_q=37, varlen=True),
     "append without rotary": Append(replace(_TOKENS, rotary_dim=0, head_dim_v=24)),
     "append, interleaved": Append(_TOKENS),
     "append, float16 without a mask": Append(replace(_TOKENS, dtype=F16, causal=False)),

@@ -40,9 +40,10 @@ def append_and_rotate(
 
 
 def kernel_writes(inputs: DecodeInputs) -> bool:
-    """Whether the kernel can write the caches: in their own dtype, 16 bytes at a time."""
+    """Whether the kernel can write the caches: 16-bit elements of the dtype of q, 16 bytes at a time."""
     caches = (inputs.k_cache, inputs.v_cache)
-    return all(x.dtype == inputs.q.dtype and is_aligned(x) and x.numel() > 0 for x in caches)
+    dtypes = {inputs.q.dtype, *(x.dtype for x in caches)}
+    return dtypes in ({torch.float16}, {torch.bfloat16}) and all(is_aligned(x) and x.numel() > 0 for x in caches)
 
 
 def _rows(table: Tensor | None) -> Tensor | None:

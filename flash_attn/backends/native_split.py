@@ -43,7 +43,10 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
 
 
 def merge(library: NativeLibrary, out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult:
-    """Results of splits, ``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``."""
+    """Results of splits, ``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``.
+
+    Varlen ones are ``(splits, total_q, nheads, head_dim)`` and ``(splits, nheads, total_q)``.
+    """
     merged = ForwardResult(out.new_empty(out.shape[1:], dtype=dtype), torch.empty_like(softmax_lse[0]))
     tensors = (out, softmax_lse, merged.out, merged.softmax_lse)
     with library.launching(tensors):
