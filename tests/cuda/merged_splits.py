@@ -10,7 +10,7 @@ from flash_attn.partial_results import flash_attn_combine
 
 
 def merge(out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult:
-    """``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``; varlen without batch."""
+    """``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``; varlen: no batch."""
     if out.dim() == 4:
         result = merge(out.unsqueeze(1), softmax_lse.unsqueeze(1), dtype)
         return ForwardResult(result.out[0], result.softmax_lse[0])
