@@ -1,6 +1,7 @@
 """How the CK extension is compiled."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from csrc_ck.generate import select
@@ -8,7 +9,7 @@ from csrc_ck.instances import LANGUAGE
 
 from .detect import Detection
 from .instances import Selection
-from .native_build import COMMON, ROOT, NativeBuild, Words
+from .native_build import COMMON, ROOT, NativeBuild, Words, portable_kernels
 from .ninja_file import Edge, Rule
 
 # CK-tile's exponential with base 2 folded into the scale, and bf16 rounded to nearest even.
@@ -49,9 +50,9 @@ class CkBuild(NativeBuild):
             *KERNEL_FLAGS,
         ]
 
-    def arch_flags(self, selection: Selection) -> str:
-        """Return the flags for the architectures of an instance."""
-        return " ".join(f"--offload-arch={arch}" for arch in selection.archs)
+    def arch_flags(self, archs: Sequence[str]) -> str:
+        """Return the flags for the architectures of a kernel."""
+        return " ".join(f"--offload-arch={arch}" for arch in archs)
 
     def host_flags(self, detection: Detection) -> Words:
         """Return the host compiler's flags for HIP."""
@@ -64,11 +65,17 @@ class CkBuild(NativeBuild):
         return [f"-L{detection.rocm.path}/lib", "-lamdhip64"]
 
     def translations(self, detection: Detection) -> tuple[list[Rule], list[Edge]]:
-        """Return the translation of device.cpp to HIP."""
+        """Return the translation of device.cpp and of the portable kernels to HIP."""
         assert detection.torch
-        script, source = ROOT / "build_tools/hipify.py", COMMON / "device.cpp"
+        script = ROOT / "build_tools/hipify.py"
         rule = Rule("hipify", [sys.executable, script, detection.torch.path, "$in", "$out"])
-        return [rule], [Edge("hipify", self.device_source, [source], 1.0, implicit=[script])]
+        outputs = {COMMON / "device.cpp": self.device_source}
+        outputs |= {source: self.portable_source(source) for source in portable_kernels()}
+        return [rule], [Edge("hipify", output, [source], 1.0, implicit=[script]) for source, output in outputs.items()]
+
+    def portable_source(self, source: Path) -> Path:
+        """Return the translation of a portable kernel."""
+        return self.folder / "portable" / f"{source.stem}.hip"
 
     @property
     def device_source(self) -> Path:

@@ -1,5 +1,6 @@
 """How the CUDA extension is compiled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csrc_cuda.architectures import gencode
@@ -54,9 +55,9 @@ class CudaBuild(NativeBuild):
         includes = (f"-I{COMMON}", f"-I{ROOT / 'csrc_cuda'}", "-isystem", detection.cutlass_include)
         return [detection.cuda.nvcc.path, "$archs", *threads, *host, *includes, *KERNEL_FLAGS]
 
-    def arch_flags(self, selection: Selection) -> str:
-        """Return the flags for the architectures of an instance."""
-        return " ".join(gencode(arch, ptx=self.simulated) for arch in selection.archs)
+    def arch_flags(self, archs: Sequence[str]) -> str:
+        """Return the flags for the architectures of a kernel."""
+        return " ".join(gencode(arch, ptx=self.simulated) for arch in archs)
 
     def host_flags(self, detection: Detection) -> Words:
         """Return the host compiler's flags for CUDA."""

@@ -1,4 +1,4 @@
-"""Compile a vendor's extension: instances, dispatch table and binding into one library."""
+"""Compile a vendor's extension: instances, portable kernels, dispatch table and binding into one library."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ COMMON = ROOT / "csrc_common"
 # LibTorch's stable ABI as of 2.10: the library then loads with every later PyTorch.
 TORCH_TARGET_VERSION = "0x020A000000000000"
 HOST_SECONDS = 4.0
+PORTABLE_SECONDS = 3.0  # of one architecture
 LIBRARIES: dict[Vendor, str] = {"rocm": "_ck.so", "cuda": "_cuda.so"}
 
 Words = list[str | Path]
@@ -61,8 +62,8 @@ class NativeBuild(ABC):
         """Return the compiler of kernels and its flags; ``$archs`` stands for those of :meth:`arch_flags`."""
 
     @abstractmethod
-    def arch_flags(self, selection: Selection) -> str:
-        """Return the compiler's flags for the architectures of an instance."""
+    def arch_flags(self, archs: Sequence[str]) -> str:
+        """Return the compiler's flags for the architectures of a kernel."""
 
     @abstractmethod
     def host_flags(self, detection: Detection) -> Words:
@@ -73,8 +74,12 @@ class NativeBuild(ABC):
         """Return the linker's flags for the vendor's runtime."""
 
     def translations(self, detection: Detection) -> tuple[list[Rule], list[Edge]]:
-        """Return what makes :meth:`device_source` where it is not in the source tree."""
+        """Return what makes :meth:`device_source` and :meth:`portable_source` where they are not in the tree."""
         return [], []
+
+    def portable_source(self, source: Path) -> Path:
+        """Return what is compiled of a portable kernel."""
+        return source
 
     @property
     def device_source(self) -> Path:
@@ -106,6 +111,11 @@ def compile_extension(build: NativeBuild, detection: Detection) -> list[Selectio
     return selections
 
 
+def portable_kernels() -> list[Path]:
+    """Return the kernels that both vendors compile, once for all architectures of a build."""
+    return sorted(COMMON.glob("*.cu"))
+
+
 def _rules(build: NativeBuild, detection: Detection) -> list[Rule]:
     torch, host = detection.torch, detection.host
     assert torch
@@ -130,11 +140,17 @@ def _rules(build: NativeBuild, detection: Detection) -> list[Rule]:
 
 def _edges(build: NativeBuild, selections: Sequence[Selection], kernels: Sequence[Path], table: Path) -> list[Edge]:
     edges, objects = [], []
-    for source in (COMMON / "api.cpp", build.device_source, COMMON / "dispatch.cpp", table):
+    binding = (COMMON / "api.cpp", COMMON / "portable_api.cpp", build.device_source, COMMON / "dispatch.cpp")
+    for source in (*binding, table):
         objects.append(build.folder / f"{source.stem}.o")
         edges.append(Edge("host", objects[-1], [source], HOST_SECONDS))
     for selection, kernel in zip(selections, kernels, strict=True):
         objects.append(build.folder / f"{kernel.stem}.o")
-        variables = {"archs": build.arch_flags(selection)}
+        variables = {"archs": build.arch_flags(selection.archs)}
         edges.append(Edge("kernel", objects[-1], [kernel], selection.seconds, variables))
+    archs = tuple(dict.fromkeys(arch for selection in selections for arch in selection.archs))
+    for source in map(build.portable_source, portable_kernels()):
+        objects.append(build.folder / f"{source.stem}.o")
+        seconds = PORTABLE_SECONDS * len(archs)
+        edges.append(Edge("kernel", objects[-1], [source], seconds, {"archs": build.arch_flags(archs)}))
     return [*edges, Edge("link", build.output, objects, 2.0)]

@@ -1,7 +1,8 @@
 // The backward of CK-tile: configuration of an instance and its launch.
 //
 // One kernel makes dK and dV of a block of keys and adds its share to dQ. What comes before (the
-// row sums of dO * O) and after (dQ from its accumulator, sums over grouped heads) is PyTorch's.
+// row sums of dO * O) and after (dQ from its accumulator, sums over grouped heads) is done by
+// softmax_d.cu and sum.cu of csrc_common.
 #pragma once
 
 #include "element.h"

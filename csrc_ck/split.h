@@ -1,5 +1,5 @@
 // The split-key forward of CK-tile, over caches or pages: configuration of an instance and its
-// launch. Splits are merged by PyTorch.
+// launch. csrc_common/combine.cu merges the splits.
 #pragma once
 
 #include "element.h"

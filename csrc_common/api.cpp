@@ -3,50 +3,15 @@
 // Python allocates every tensor, results included: what a call writes is visible there, and no
 // allocator crosses the binding.
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include "device.h"
 #include "kernels.h"
+#include "launch.h"
 #include "problem.h"
-
-// Weak, so that the library loads on a PyTorch without GPU support.
-extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 
 namespace flash_attn {
 namespace {
-
-// The device of a call is current while this lives. CPU tensors are for a simulated device, whose
-// kernels compute in host memory.
-class Launch {
- public:
-  explicit Launch(const Tensor& q) {
-    if (q.is_cpu()) {
-      if (!is_simulated()) fail("q is on the CPU, and the device here is not a simulated one");
-      return;
-    }
-    const auto index = q.get_device_index();
-    if (aoti_torch_get_current_cuda_stream == nullptr) fail("this PyTorch has no GPU support");
-    guard_.emplace(index);
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &stream_));
-  }
-  void* stream() const { return stream_; }
-
- private:
-  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
-  void* stream_ = nullptr;
-};
-
-// Memory of a dense float32 tensor that kernels write or read.
-float* dense_floats(const Tensor& tensor, const char* name, std::initializer_list<int64_t> shape,
-                    const Tensor& q) {
-  check_device(tensor, name, q);
-  check_shape(tensor, name, shape);
-  if (tensor.scalar_type() != ScalarType::Float || !tensor.is_contiguous()) {
-    fail(name, " is not contiguous float32");
-  }
-  return static_cast<float*>(tensor.mutable_data_ptr());
-}
 
 // A float32 for each row: (batch, nheads_q, seqlen_q), or (nheads_q, total_q) of a varlen call.
 float* row_floats(AttentionParams& p, const Tensor& tensor, const char* name, const Tensor& q) {

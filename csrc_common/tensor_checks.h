@@ -80,8 +80,8 @@ inline ScalarType out_type(ScalarType dtype) {
 }
 
 // Strides of a (batch, seqlen, nheads, head_dim) or (total, nheads, head_dim) tensor that kernels
-// read 16 bytes at a time.
-inline Strides strides_of(const Tensor& tensor, const char* name) {
+// read 16 bytes at a time; some take one that repeats a row.
+inline Strides strides_of(const Tensor& tensor, const char* name, bool may_repeat = false) {
   constexpr int64_t kBytes = 16;
   const int64_t dims = tensor.dim(), elements = kBytes / tensor.element_size();
   if (tensor.size(dims - 1) > 1 && tensor.stride(dims - 1) != 1) {
@@ -94,7 +94,7 @@ inline Strides strides_of(const Tensor& tensor, const char* name) {
       fail(name, " has stride ", value, " in dimension ", dim,
            "; native kernels read multiples of ", elements, ": make it contiguous");
     }
-    if (value == 0 && dim == dims - 3) {
+    if (value == 0 && dim == dims - 3 && !may_repeat) {
       fail(name, " repeats one row (stride 0 in dimension ", dim, "): make it contiguous");
     }
     return to_int32(value, "a stride");
@@ -125,6 +125,17 @@ const T* data_of(const OptionalTensor& tensor, const char* name, ScalarType type
   check_shape(*tensor, name, shape);
   if (!tensor->is_contiguous()) fail(name, " is not contiguous");
   return static_cast<const T*>(tensor->const_data_ptr());
+}
+
+// Memory of a dense float32 tensor that kernels write or read.
+inline float* dense_floats(const Tensor& tensor, const char* name,
+                           std::initializer_list<int64_t> shape, const Tensor& q) {
+  check_device(tensor, name, q);
+  check_shape(tensor, name, shape);
+  if (tensor.scalar_type() != ScalarType::Float || !tensor.is_contiguous()) {
+    fail(name, " is not contiguous float32");
+  }
+  return static_cast<float*>(tensor.mutable_data_ptr());
 }
 
 }  // namespace flash_attn

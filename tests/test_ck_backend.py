@@ -1,4 +1,4 @@
-"""The ck backend where no CK kernels are: its reasons, and what PyTorch computes around the kernels."""
+"""The ck backend where no CK kernels are: its reasons, and what is computed without them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends import ck_dropout, native_split
+from flash_attn.backends import ck_dropout
 from flash_attn.backends.ck import CKBackend, library
 from flash_attn.backends.native_tensors import aligned
 from flash_attn.testing import AttentionCase, make_attention
@@ -102,26 +102,6 @@ def test_only_rows_that_no_load_can_begin_at_are_copied() -> None:
     for x in (whole[..., 4:12], torch.zeros(2, 6, 3, 20, dtype=torch.float16)[..., :8]):
         assert aligned(x) is not x
         assert torch.equal(aligned(x), x)
-
-
-def test_merged_splits_are_the_softmax_over_all_keys() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(2, 3, 5, 12, generator=generator)
-    values = torch.randn(2, 12, 3, 4, generator=generator)
-    scores[0, 0, 0] = -torch.inf
-    scores[1, :, :, 4:8] = -torch.inf
-    parts = scores.split(4, -1)
-    lse = torch.stack([part.logsumexp(-1) for part in parts])
-    out = torch.stack(
-        [
-            torch.einsum("bhqk,bkhd->bqhd", part.softmax(-1).nan_to_num(), value)
-            for part, value in zip(parts, values.split(4, 1), strict=True)
-        ]
-    )
-    merged = native_split.merge(out, lse, torch.float32)
-    exact = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1).nan_to_num(), values)
-    torch.testing.assert_close(merged.out, exact)
-    torch.testing.assert_close(merged.softmax_lse, scores.logsumexp(-1))
 
 
 def test_a_tile_of_the_dropout_mask_is_the_part_of_the_whole() -> None:

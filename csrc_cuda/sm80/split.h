@@ -1,5 +1,5 @@
 // The forward over caches or pages whose keys are split among blocks of threads: configuration of
-// an instance, its kernel and launch. Splits are merged by PyTorch.
+// an instance, its kernel and launch. csrc_common/combine.cu merges the splits.
 //
 // The query heads that share a key head are packed into the rows of a tile, so that a key is read
 // once for all of them.

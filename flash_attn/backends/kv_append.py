@@ -21,9 +21,8 @@ def append_and_rotate(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Attent
     q, lengths = inputs.q, inputs.cache_seqlens
     first = lengths if inputs.rotary_seqlens is None else inputs.rotary_seqlens
     if inputs.rotary_cos is not None and inputs.rotary_sin is not None and first is not None:
-        follows = spec.window_left >= 0 or spec.window_right >= 0 or spec.attention_chunk > 0
         tokens = _Tokens.of(q, inputs.cu_seqlens_q)
-        q_positions = first.long()[tokens.sequence] + tokens.place * int(follows)
+        q_positions = first.long()[tokens.sequence] + tokens.place * int(queries_follow(spec))
         q = _rotated(spec, inputs, q, q_positions)
     if inputs.k_new is not None and inputs.v_new is not None and lengths is not None and first is not None:
         k_new = inputs.k_new
@@ -36,6 +35,18 @@ def append_and_rotate(spec: AttentionSpec, inputs: DecodeInputs) -> tuple[Attent
         _write(inputs.k_cache, slots, k_new)
         _write(inputs.v_cache, slots, v_new)
         lengths = lengths + tokens.counts
+    return attention_over_cache(spec, inputs, q, lengths)
+
+
+def queries_follow(spec: AttentionSpec) -> bool:
+    """Whether rotary turns a query by its own place in the sequence, as under a mask; else by that of the first."""
+    return spec.window_left >= 0 or spec.window_right >= 0 or spec.attention_chunk > 0
+
+
+def attention_over_cache(
+    spec: AttentionSpec, inputs: DecodeInputs, q: Tensor, lengths: Tensor | None
+) -> tuple[AttentionSpec, AttentionInputs]:
+    """The plain attention call of rotated ``q`` over the first ``lengths`` rows of caches that are up to date."""
     attention = spec._replace(
         phase="attention",
         appends_kv=False,

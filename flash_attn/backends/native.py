@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
-from flash_attn.backends import native_calls, native_library
+from flash_attn.backends import native_append, native_calls, native_library
 from flash_attn.backends.base import AttentionInputs, Backend, DecodeInputs, ForwardResult, Gradients
 from flash_attn.backends.extensions import DESCALES, FP8, extension_reasons
-from flash_attn.backends.kv_append import append_and_rotate
 from flash_attn.backends.native_library import NativeLibrary
 
 _DTYPES = (torch.float16, torch.bfloat16)
@@ -96,7 +95,7 @@ class NativeBackend(Backend):
 
     def decode(self, spec: AttentionSpec, inputs: DecodeInputs) -> ForwardResult:
         """Append, rotate and attend to a KV cache; the caches change in place."""
-        return self.forward(*append_and_rotate(spec, inputs))
+        return self.forward(*native_append.append_and_rotate(self.library, spec, inputs))
 
 
 def _common_checks(spec: AttentionSpec, dtypes: Sequence[torch.dtype]) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""From a spec and its inputs to launches of compiled kernels, and what PyTorch computes around them."""
+"""From a spec and its inputs to launches of compiled kernels."""
 
 from __future__ import annotations
 
@@ -81,13 +81,26 @@ def backward(
     dQ is summed in float32, and with grouped queries dK and dV are made for each query head, then summed: the call
     holds that much memory besides.
     """
-    softmax_d = (dout.float() * result.out.float()).sum(-1).transpose(-1, -2)
-    softmax_d = (softmax_d if dlse is None else softmax_d - dlse).contiguous()
+    dout = aligned(dout)
+    softmax_d, scaled_d = _softmax_d(library, spec, result, dout, dlse)
     if spec.has_seqused_k and not spec.varlen_q:
-        dq, dk, dv = _dense_gradients(library, spec, inputs, result, dout, softmax_d)
+        dq, dk, dv = _dense_gradients(library, spec, inputs, result, dout, scaled_d)
     else:
-        dq, dk, dv = _gradients(library, spec, inputs, dout, result.softmax_lse, softmax_d)
+        dq, dk, dv = _gradients(library, spec, inputs, dout, result.softmax_lse, scaled_d)
     return Gradients(dq, dk, dv, softmax_d)
+
+
+def _softmax_d(
+    library: NativeLibrary, spec: AttentionSpec, result: ForwardResult, dout: Tensor, dlse: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Row sums of dout * out less ``dlse``, in the layout of softmax_lse, and the same times 1 - dropout_p."""
+    softmax_d = result.softmax_lse.new_empty(result.softmax_lse.shape)
+    scaled_d = torch.empty_like(softmax_d) if spec.dropout_p > 0 else None
+    dlse = None if dlse is None else dlse.float().contiguous()
+    tensors = (aligned(result.out), dout, dlse, softmax_d, scaled_d)
+    with library.launching(tensors):
+        library.operators.softmax_d(*tensors, 1 - spec.dropout_p)
+    return softmax_d, softmax_d if scaled_d is None else scaled_d
 
 
 def _gradients(
@@ -96,9 +109,9 @@ def _gradients(
     inputs: AttentionInputs,
     dout: Tensor,
     softmax_lse: Tensor,
-    softmax_d: Tensor,
+    scaled_d: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v, dout = aligned(inputs.q), aligned(inputs.k), aligned(inputs.v), aligned(dout)
+    q, k, v = aligned(inputs.q), aligned(inputs.k), aligned(inputs.v)
     if q.numel() == 0 or k.numel() == 0:
         return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     splits = 1
@@ -111,12 +124,11 @@ def _gradients(
     # rows that no sequence uses are not written
     new = k.new_zeros if spec.has_seqused_k or spec.varlen_q else k.new_empty
     dk, dv = (new((*x.shape[:-2], spec.nheads_q, x.shape[-1])) for x in (k, v))
-    scaled_d = softmax_d * (1 - spec.dropout_p) if spec.dropout_p > 0 else softmax_d
     tensors = (q, k, v, dout, softmax_lse, scaled_d, dq_accumulator, dk, dv, *_optional_tensors(spec, inputs))
     with library.launching(tensors):
         library.operators.backward(*tensors, *_numbers(spec, inputs), spec.deterministic)
-    dq = (dq_accumulator[0] if splits == 1 else dq_accumulator.sum(0)).to(q.dtype).view(q.shape)
-    return dq, _sum_of_groups(dk, spec), _sum_of_groups(dv, spec)
+    dq = _sum(library, dq_accumulator.view(1, splits, -1), q.dtype).view(q.shape)
+    return dq, _sum_of_groups(library, spec, dk), _sum_of_groups(library, spec, dv)
 
 
 def _dense_gradients(
@@ -125,22 +137,30 @@ def _dense_gradients(
     inputs: AttentionInputs,
     result: ForwardResult,
     dout: Tensor,
-    softmax_d: Tensor,
+    scaled_d: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a dense call with ``seqused_k``, which runs as a varlen one."""
-    lse, flat_d = (x.transpose(0, 1).reshape(spec.nheads_q, -1) for x in (result.softmax_lse, softmax_d))
+    lse, flat_d = (x.transpose(0, 1).reshape(spec.nheads_q, -1) for x in (result.softmax_lse, scaled_d))
     flat_dout = dout.reshape(-1, *dout.shape[2:])
     flat = _gradients(library, spec._replace(varlen_q=True), _flattened(inputs), flat_dout, lse, flat_d)
     dq, dk, dv = (grad.view(x.shape) for grad, x in zip(flat, (inputs.q, inputs.k, inputs.v), strict=True))
     return dq, dk, dv
 
 
-def _sum_of_groups(grad: Tensor, spec: AttentionSpec) -> Tensor:
+def _sum_of_groups(library: NativeLibrary, spec: AttentionSpec, grad: Tensor) -> Tensor:
     """(..., nheads_q, head_dim) to (..., nheads_k, head_dim)."""
     if spec.nheads_per_group == 1:
         return grad
-    grouped = grad.view(*grad.shape[:-2], spec.nheads_k, spec.nheads_per_group, grad.shape[-1])
-    return grouped.sum(-2, dtype=torch.float32).to(grad.dtype)
+    sums = _sum(library, grad.view(-1, spec.nheads_per_group, grad.shape[-1]), grad.dtype)
+    return sums.view(*grad.shape[:-2], spec.nheads_k, grad.shape[-1])
+
+
+def _sum(library: NativeLibrary, parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """(outer, terms, inner) to (outer, inner), added up in float32."""
+    sums = parts.new_empty((parts.shape[0], parts.shape[2]), dtype=dtype)
+    with library.launching((parts, sums)):
+        library.operators.sum(parts, sums)
+    return sums
 
 
 def _flattened(inputs: AttentionInputs) -> AttentionInputs:

@@ -28,7 +28,7 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
     out = q.new_empty((splits, batch, seqlen_q, nheads_q, inputs.v.shape[-1]), dtype=torch.float32)
     softmax_lse = q.new_empty((splits, batch, nheads_q, seqlen_q), dtype=torch.float32)
     if capacity == 0 or k.numel() == 0:
-        return merge(out.zero_(), softmax_lse.fill_(-torch.inf), q.dtype)
+        return merge(library, out.zero_(), softmax_lse.fill_(-torch.inf), q.dtype)
     tensors = (
         *(aligned(q), aligned(k), aligned(inputs.v), out, softmax_lse),
         _clamped(inputs.seqused_k, capacity),
@@ -39,17 +39,19 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
     numbers = (spec.softmax_scale, spec.softcap, spec.window_left, spec.window_right)
     with library.launching(tensors):
         library.operators.split(*tensors, *numbers)
-    return merge(out, softmax_lse, q.dtype)
+    return merge(library, out, softmax_lse, q.dtype)
 
 
-def merge(out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult:
-    """Results of splits, ``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``."""
-    if out.shape[0] == 1:
-        return ForwardResult(out[0].to(dtype), softmax_lse[0])
-    total = softmax_lse.logsumexp(0)
-    weights = torch.exp(softmax_lse - total.masked_fill(total == -torch.inf, 0.0))
-    merged = (out * weights.transpose(-1, -2).unsqueeze(-1)).sum(0)
-    return ForwardResult(merged.to(dtype), total)
+def merge(library: NativeLibrary, out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult:
+    """Results of splits, ``(splits, batch, seqlen_q, nheads, head_dim)`` and ``(splits, batch, nheads, seqlen_q)``.
+
+    Varlen ones are ``(splits, total_q, nheads, head_dim)`` and ``(splits, nheads, total_q)``.
+    """
+    merged = ForwardResult(out.new_empty(out.shape[1:], dtype=dtype), torch.empty_like(softmax_lse[0]))
+    tensors = (out, softmax_lse, merged.out, merged.softmax_lse)
+    with library.launching(tensors):
+        library.operators.combine(*tensors)
+    return merged
 
 
 def _splits(q: Tensor, capacity: int, block: int, simulated: str | None) -> int:

@@ -14,10 +14,14 @@ def aligned(x: Tensor) -> Tensor:
 
     That is the rare slice of a last dimension; everything else is read where it lies.
     """
+    return x if is_aligned(x) else x.contiguous()
+
+
+def is_aligned(x: Tensor) -> bool:
+    """Whether rows begin at multiples of 16 bytes."""
     elements = _BYTES // x.element_size()
     strides = (stride for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True) if size > 1)
-    fits = x.data_ptr() % _BYTES == 0 and all(stride % elements == 0 for stride in strides)
-    return x if fits else x.contiguous()
+    return x.data_ptr() % _BYTES == 0 and all(stride % elements == 0 for stride in strides)
 
 
 def slopes(inputs: AttentionInputs) -> Tensor | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fake_machine import FakeMachine, compiled, compilers_that_note
 from build_tools.ck_build import CkBuild
 from build_tools.detect import Detection
 from build_tools.errors import BuildError
-from build_tools.native_build import ROOT, compile_extension
+from build_tools.native_build import ROOT, compile_extension, portable_kernels
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ def test_it_compiles_the_instances_and_the_binding_once(rocm: FakeMachine, tmp_p
     selections = compile_extension(plan, detection)
     assert len(selections) == 6
     kernels = [f"{selection.instance.name}.o" for selection in selections]
-    host = ["api.o", "device_hip.o", "dispatch.o", "dispatch_table.o"]
-    assert compiled(tmp_path) == sorted([*kernels, *host, "_ck.so"])
+    portable = [f"{source.stem}.o" for source in portable_kernels()]
+    host = ["api.o", "device_hip.o", "dispatch.o", "dispatch_table.o", "portable_api.o"]
+    assert compiled(tmp_path) == sorted([*kernels, *portable, *host, "_ck.so"])
     assert plan.output.is_file()
     started = time.monotonic()
     compile_extension(plan, detection)
@@ -51,11 +53,25 @@ def test_it_compiles_the_instances_and_the_binding_once(rocm: FakeMachine, tmp_p
     assert compiled(tmp_path) == []
 
 
-def test_the_device_file_is_hipified(rocm: FakeMachine, tmp_path: Path) -> None:
+def test_what_both_vendors_share_is_hipified(rocm: FakeMachine, tmp_path: Path) -> None:
     compile_extension(*build(rocm, tmp_path, "split_*_fp16_*"))
     translated = (tmp_path / "build/generated/device_hip.cpp").read_text()
     assert "hipGetDeviceProperties" in translated
     assert "cuda" not in translated
+    sources = list((tmp_path / "build/portable").glob("*.hip"))
+    assert {source.stem for source in sources} == {source.stem for source in portable_kernels()}
+    for source in sources:
+        text = source.read_text()
+        assert "hipStream_t" in text
+        assert "cuda" not in text, source
+
+
+def test_a_portable_kernel_is_compiled_once_for_all_architectures(rocm: FakeMachine, tmp_path: Path) -> None:
+    plan, detection = build(rocm, tmp_path, "split_*_fp16_*")
+    compile_extension(replace(plan, archs=("gfx942", "gfx1201")), detection)
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if "build/portable/" in line]
+    assert len(lines) == len(portable_kernels())
+    assert all("--offload-arch=gfx942 --offload-arch=gfx1201" in line for line in lines)
 
 
 def test_a_changed_header_compiles_again(rocm: FakeMachine, tmp_path: Path) -> None:
@@ -78,8 +94,8 @@ def test_the_commands_have_the_architecture_and_the_stable_abi(rocm: FakeMachine
     compile_extension(*build(rocm, tmp_path, "split_*_fp16_*_dense_*"))
     kernel, binding = "", ""
     for line in (tmp_path / "log").read_text().splitlines():
-        kernel = line if "hipcc" in line else kernel
-        binding = line if "api.cpp" in line else binding
+        kernel = line if "hipcc" in line and "split_" in line else kernel
+        binding = line if "/api.cpp" in line else binding
     assert "--offload-arch=gfx942" in kernel
     assert f"-I{rocm.rocm_path}/include" in kernel
     assert "-DTORCH_TARGET_VERSION=0x020A000000000000" in binding

@@ -14,7 +14,7 @@ from fake_machine import NVCC_VERSION, FakeMachine, compilations, compiled, comp
 from build_tools.cuda_build import CudaBuild
 from build_tools.detect import Detection
 from build_tools.errors import BuildError
-from build_tools.native_build import ROOT, compile_extension
+from build_tools.native_build import ROOT, compile_extension, portable_kernels
 from build_tools.native_command import EXTENSIONS, main
 
 
@@ -37,8 +37,9 @@ def test_it_compiles_the_instances_and_the_binding_once(cuda: FakeMachine, tmp_p
     selections = compile_extension(plan, detection)
     kernels = [f"{selection.instance.name}.o" for selection in selections]
     assert len(kernels) == 4
-    host = ["api.o", "device.o", "dispatch.o", "dispatch_table.o"]
-    assert compiled(tmp_path) == sorted([*kernels, *host, "_cuda.so"])
+    portable = [f"{source.stem}.o" for source in portable_kernels()]
+    host = ["api.o", "device.o", "dispatch.o", "dispatch_table.o", "portable_api.o"]
+    assert compiled(tmp_path) == sorted([*kernels, *portable, *host, "_cuda.so"])
     assert plan.output.is_file()
     compile_extension(plan, detection)
     assert compiled(tmp_path) == []
@@ -55,8 +56,8 @@ def test_a_changed_header_compiles_again(cuda: FakeMachine, tmp_path: Path) -> N
 
 def test_the_commands(cuda: FakeMachine, tmp_path: Path) -> None:
     compile_extension(*build(cuda, tmp_path, "split_*_fp16_*_dense_*"))
-    (kernel,) = (line for line in compilations(tmp_path) if "/bin/nvcc" in line)
-    (binding,) = (line for line in compilations(tmp_path) if "api.cpp" in line)
+    (kernel,) = (line for line in compilations(tmp_path) if "/bin/nvcc" in line and "split_" in line)
+    (binding,) = (line for line in compilations(tmp_path) if "/api.cpp" in line)
     (link,) = (line for line in compilations(tmp_path) if "_cuda.so" in line)
     for part in (
         "-gencode=arch=compute_80,code=sm_80",
@@ -74,10 +75,12 @@ def test_the_commands(cuda: FakeMachine, tmp_path: Path) -> None:
 def test_a_simulated_build_has_ptx_and_a_shared_runtime(cuda: FakeMachine, tmp_path: Path) -> None:
     plan, detection = build(cuda, tmp_path, "split_*_fp16_*_dense_*")
     compile_extension(replace(plan, simulated=True), detection)
-    (kernel,) = (line for line in compilations(tmp_path) if "/bin/nvcc" in line)
+    kernels = [line for line in compilations(tmp_path) if "/bin/nvcc" in line]
     (link,) = (line for line in compilations(tmp_path) if "_cuda.so" in line)
-    assert "-gencode=arch=compute_80,code=compute_80" in kernel
-    assert "-gencode=arch=compute_90a,code=compute_90a" in kernel
+    assert len(kernels) == 1 + len(portable_kernels())
+    for kernel in kernels:
+        assert "-gencode=arch=compute_80,code=compute_80" in kernel
+        assert "-gencode=arch=compute_90a,code=compute_90a" in kernel
     assert "-lcudart " in f"{link} "
     assert "static" not in link
 

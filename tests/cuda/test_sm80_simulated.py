@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from merged_splits import merge
 from sm80_kernels import Kernel, Unit, backward, forward, split
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.base import AttentionInputs
-from flash_attn.backends.native_split import merge
 from flash_attn.backends.reference import ReferenceBackend
 from flash_attn.testing import AttentionCase, Comparison, compare_results, make_attention, output_gradients
 
