@@ -22,25 +22,41 @@ struct RingPosition {
   }
 };
 
-// kStages tiles in shared memory that one thread fills by TMA and warps of matrix products read.
+// kStages tiles in shared memory that one thread fills by TMA, or several by other copies, and warps
+// of matrix products read.
 template <int kStages_>
 struct Ring {
   static constexpr int kStages = kStages_;
   using Position = RingPosition<kStages>;
   Barrier full[kStages], empty[kStages];
 
-  __device__ void init(int consumer_warps) {
+  __device__ void init(int consumer_warps, int producers = 1) {
     for (int stage = 0; stage < kStages; ++stage) {
-      full[stage].init(1);
+      full[stage].init(producers);
       empty[stage].init(consumer_warps);
     }
+  }
+
+  // Wait until the tile may be overwritten.
+  __device__ void wait_empty(const Position& position) {
+    empty[position.stage].wait(position.phase ^ 1);
   }
 
   // Wait until the tile may be overwritten, and announce the bytes of the next one; returns the
   // barrier that counts them.
   __device__ uint64_t* begin_fill(const Position& position, uint32_t bytes) {
-    empty[position.stage].wait(position.phase ^ 1);
+    wait_empty(position);
+    expect(position, bytes);
+    return barrier(position);
+  }
+
+  // Announce the bytes of the next tile.
+  __device__ void expect(const Position& position, uint32_t bytes) {
     full[position.stage].arrive_and_expect_tx(bytes);
+  }
+
+  // The barrier that counts what arrives in the tile.
+  __device__ uint64_t* barrier(const Position& position) {
     return reinterpret_cast<uint64_t*>(&full[position.stage]);
   }
 

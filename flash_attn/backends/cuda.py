@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flash_attn.attention_spec import AttentionSpec
+from flash_attn.backends.extensions import RAGGED_APPEND, RAGGED_QUERIES, ROTARY_SEQLENS
 from flash_attn.backends.native import NativeBackend
+from flash_attn.backends.native_calls import over_caches
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
 
@@ -20,6 +22,7 @@ def library(simulated: str | None = None) -> NativeLibrary:
         settings="FLASH_ATTN_CUDA_ARCHS, OPT_DIM and FLASH_ATTENTION_CUDA_PRESET",
         path=PACKAGE / "_cuda.so",
         tiled_pages=False,
+        packed_heads=True,
         simulated=simulated,
     )
 
@@ -33,6 +36,7 @@ class CUDABackend(NativeBackend):
     """
 
     name = "cuda"
+    extensions = (RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
 
     def __init__(self, simulated: str | None = None) -> None:
         super().__init__(library(simulated))
@@ -42,6 +46,6 @@ class CUDABackend(NativeBackend):
         features = (spec.softcap > 0, spec.has_alibi, spec.dropout_p > 0, spec.needs_backward and spec.deterministic)
         return {
             "more than one of softcap, ALiBi, dropout and deterministic": sum(features) > 1,
-            "no dropout over pages and cache_batch_idx": spec.dropout_p > 0
-            and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),
+            "no dropout over pages, cache_batch_idx and leftpad_k": spec.dropout_p > 0 and over_caches(spec),
+            "no leftpad_k of varlen keys": spec.has_leftpad_k and spec.kv_layout == "varlen",
         }

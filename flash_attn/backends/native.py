@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ _HEAD_DIM_MULTIPLE = 8  # elements of a 16-byte load
 class NativeBackend(Backend):
     """Attention by the kernels of a library that the package's build compiles."""
 
+    extensions: Collection[str] = ()
+    """What of :mod:`flash_attn.backends.extensions` it has."""
+
     def __init__(self, library: NativeLibrary) -> None:
         self.library = library
 
@@ -39,7 +42,7 @@ class NativeBackend(Backend):
     def unsupported_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
         """Every reason against ``spec`` that no build of this version takes away."""
         checks = {**_common_checks(spec), **self.own_checks(spec)}
-        return [*extension_reasons(spec, having=()), *(reason for reason, holds in checks.items() if holds)]
+        return [*extension_reasons(spec, self.extensions), *(reason for reason, holds in checks.items() if holds)]
 
     @abstractmethod
     def own_checks(self, spec: AttentionSpec) -> Mapping[str, bool]:
@@ -98,16 +101,12 @@ class NativeBackend(Backend):
 def _common_checks(spec: AttentionSpec) -> dict[str, bool]:
     """Reasons of the binding that both vendors share, and whether each holds."""
     dims = (spec.head_dim, spec.head_dim_v)
-    in_cache = spec.kv_layout == "paged" or spec.has_cache_batch_idx
     return {
         f"dtype {str(spec.dtype).removeprefix('torch.')} is not one of float16, bfloat16": spec.dtype not in _DTYPES,
         f"head dims beyond {_MAX_HEAD_DIM}": max(dims) > _MAX_HEAD_DIM,
         f"head dims that are no multiple of {_HEAD_DIM_MULTIPLE}": any(dim % _HEAD_DIM_MULTIPLE for dim in dims),
-        "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
-        "no backward through pages and caches": spec.needs_backward and in_cache,
-        "varlen queries and keys come together": spec.kv_layout != "paged"
-        and spec.varlen_q != (spec.kv_layout == "varlen"),
-        "no leftpad_k": spec.has_leftpad_k,
+        "no backward through pages and caches": spec.needs_backward and native_calls.over_caches(spec),
+        "varlen keys come with varlen queries": spec.kv_layout == "varlen" and not spec.varlen_q,
         "no attention sink": spec.has_sink,
         "no attention probabilities": spec.return_attn_probs,
         "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,

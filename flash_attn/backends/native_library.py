@@ -25,7 +25,8 @@ class NativeLibrary:
 
     ``platform`` is what its kernels run on, ``torch_version`` the name in ``torch.version`` of a PyTorch built for it,
     ``runtime`` the vendor's library that the loader needs; ``settings`` choose what is built. ``tiled_pages``: the
-    pages of a cache are made of whole tiles. ``simulated`` is an architecture to simulate on CPU tensors, or ``None``.
+    pages of a cache are made of whole tiles; ``packed_heads``: those of queries hold all query heads of a KV head where
+    keys are split. ``simulated`` is an architecture to simulate on CPU tensors, or ``None``.
     """
 
     backend: str
@@ -36,6 +37,7 @@ class NativeLibrary:
     settings: str
     path: Path
     tiled_pages: bool
+    packed_heads: bool
     simulated: str | None = None
 
     @property
