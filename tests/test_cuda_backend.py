@@ -32,6 +32,10 @@ def reasons(case: AttentionCase | DecodeCase) -> list[str]:
         replace(DECODE, page_size=1),
         replace(DECODE, page_size=16, seqlen_new=1),
         replace(DECODE, batch_idx=True),
+        replace(DECODE, leftpad=True),
+        replace(CASE, varlen=True, page_size=16),
+        replace(DECODE, seqlens_q=(1,) * len(DECODE.cache_seqlens)),
+        replace(DECODE, page_size=16, seqlens_q=(1,) * len(DECODE.cache_seqlens)),
     ],
 )
 def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
@@ -45,9 +49,10 @@ def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
         (replace(CASE, head_dim=512, head_dim_v=512), "beyond 256"),
         (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
         (replace(CASE, sink=True), "sink"),
-        (replace(CASE, varlen=True, leftpad=True), "leftpad_k"),
+        (replace(CASE, varlen=True, leftpad=True), "leftpad_k of varlen keys"),
         (replace(CASE, softcap=15.0, alibi_dims=1), "softcap with ALiBi"),
-        (replace(CASE, varlen=True, page_size=16), "varlen queries over pages"),
+        (replace(CASE, varlen=True, page_size=16, dropout_p=0.1), "dropout over pages"),
+        (replace(CASE, varlen=True, page_size=16, backward=True), "backward through pages"),
     ],
 )
 def test_what_cuda_does_not(case: AttentionCase, reason: str) -> None:
