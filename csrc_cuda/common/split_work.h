@@ -65,9 +65,9 @@ struct SplitWork {
   // Rows of q as the tile packs them.
   template <class Element>
   __device__ PackedRows<const Element> queries(const SplitParams& p) const {
-    return {static_cast<const Element*>(p.q) +
-                head_offset(p.q_strides, batch, first_q, head_k * group),
-            p.q_strides.row, p.q_strides.head, group};
+    return {
+        static_cast<const Element*>(p.q) + head_offset(p.q_strides, batch, first_q, head_k * group),
+        p.q_strides.row, p.q_strides.head, group};
   }
 
   // Row of the caches.
@@ -80,16 +80,15 @@ struct SplitWork {
   __device__ auto cached(const SplitParams& p, const void* tensor, const Strides& strides) const {
     const auto* first = static_cast<const Element*>(tensor);
     if constexpr (kPaged) {
-      return PagedRows<const Element>{
-          first + head_offset(strides, 0, 0, head_k),
-          strides.row,
-          p.page_size,
-          strides.batch,
-          p.block_table + int64_t{batch} * p.block_table_stride,
-          first_key};
+      return PagedRows<const Element>{first + head_offset(strides, 0, 0, head_k),
+                                      strides.row,
+                                      p.page_size,
+                                      strides.batch,
+                                      p.block_table + int64_t{batch} * p.block_table_stride,
+                                      first_key};
     } else {
-      return DenseRows<const Element>{
-          first + head_offset(strides, cache_row(p), first_key, head_k), strides.row};
+      return DenseRows<const Element>{first + head_offset(strides, cache_row(p), first_key, head_k),
+                                      strides.row};
     }
   }
 };

@@ -40,9 +40,10 @@ __global__ void __launch_bounds__(Instance::Attend::kThreads)
   const auto rows = SplitRows<Tile::kRows>::template of<kFeatures.alibi>(p, work, positions);
   const auto keys = work.template cached<kFeatures.paged, Element>(p, p.k, p.k_strides);
   const auto values = work.template cached<kFeatures.paged, Element>(p, p.v, p.v_strides);
+  const auto queries = work.template queries<Element>(p);
   const AttendInputs<PackedRows<const Element>, std::remove_const_t<decltype(keys)>> in{
-      work.template queries<Element>(p), keys,       values,       work.first_row, work.num_rows,
-      work.band.seqlen_k,                p.head_dim, p.head_dim_v};
+      queries,    keys,        values, work.first_row, work.num_rows, work.band.seqlen_k,
+      p.head_dim, p.head_dim_v};
   const Logits<kFeatures.softcap, kFeatures.alibi> logits(p);
 
   typename Tile::Accumulator out;

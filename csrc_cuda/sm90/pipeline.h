@@ -22,8 +22,8 @@ struct RingPosition {
   }
 };
 
-// kStages tiles in shared memory that one thread fills by TMA, or several by other copies, and warps
-// of matrix products read.
+// kStages tiles in shared memory that one thread fills by TMA, or several by other copies, and
+// warps of matrix products read.
 template <int kStages_>
 struct Ring {
   static constexpr int kStages = kStages_;

@@ -1,8 +1,8 @@
 // The forward for Hopper over caches or pages whose keys are split among blocks of threads:
 // configuration of an instance, its kernel and launch. The host merges the splits.
 //
-// A warpgroup is the producer, another one the consumer. Up to a head dim of 128 two blocks are on a
-// multiprocessor, so that the softmax of one goes with the products of the other.
+// A warpgroup is the producer, another one the consumer. Up to a head dim of 128 two blocks are on
+// a multiprocessor, so that the softmax of one goes with the products of the other.
 #pragma once
 
 #include <cutlass/arch/reg_reconfig.h>
@@ -99,11 +99,10 @@ template <class Instance>
 void launch_split(const SplitParams& p, cudaStream_t stream) {
   using Element = typename Instance::Element;
   const int rows = box_rows_of<Instance::kBlockN>(p);
-  const SplitArguments arguments{
-      {cache_map<Element>("k", p, p.k, p.k_strides, p.head_dim, rows),
-       cache_map<Element>("v", p, p.v, p.v_strides, p.head_dim_v, rows)},
-      p,
-      rows};
+  const SplitArguments arguments{{cache_map<Element>("k", p, p.k, p.k_strides, p.head_dim, rows),
+                                  cache_map<Element>("v", p, p.v, p.v_strides, p.head_dim_v, rows)},
+                                 p,
+                                 rows};
   launch(split_kernel<Instance>, split_blocks(p, Instance::kBlockM), Instance::kThreads,
          Instance::kSharedBytes, arguments, stream);
 }

@@ -14,10 +14,9 @@ constexpr int kLeastBoxRows = 8;
 // A tile as boxes of kBoxColumns columns with the swizzle of TMA, for copies by threads.
 template <int kRows, int kColumns>
 using CopyLayout = decltype(cute::tile_to_shape(
-    cute::composition(
-        cute::Swizzle<3, 3, 3>{},
-        cute::Layout<cute::Shape<cute::_8, cute::Int<kBoxColumns>>,
-                     cute::Stride<cute::Int<kBoxColumns>, cute::_1>>{}),
+    cute::composition(cute::Swizzle<3, 3, 3>{},
+                      cute::Layout<cute::Shape<cute::_8, cute::Int<kBoxColumns>>,
+                                   cute::Stride<cute::Int<kBoxColumns>, cute::_1>>{}),
     cute::Shape<cute::Int<kRows>, cute::Int<kColumns>>{}));
 
 // Rows of a box of which blocks of kBlockN rows are made, none of it beyond the end of a page; 0
@@ -137,9 +136,9 @@ __device__ void produce_rows(typename Instance::Shared& shared,
   typename Instance::Ring::Position tile;
   const auto load = [&](const auto& rows, int block, int head_dim) {
     shared.ring.wait_empty(tile);
-    load_tile<Threads, CopyLayout<kBlockN, kHeadDim>>(
-        shared.tiles[tile.stage], rows, block * kBlockN, work.band.seqlen_k, head_dim,
-        static_cast<int>(threadIdx.x));
+    load_tile<Threads, CopyLayout<kBlockN, kHeadDim>>(shared.tiles[tile.stage], rows,
+                                                      block * kBlockN, work.band.seqlen_k, head_dim,
+                                                      static_cast<int>(threadIdx.x));
     cutlass::arch::cpasync_barrier_arrive_noinc(shared.ring.barrier(tile));
     tile.advance();
   };

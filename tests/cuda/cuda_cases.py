@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from flash_attn.testing import AttentionCase, DecodeCase
+from tests.decode_grid import CORE, SIMULATED, is_fp8
 from tests.native_cases import main
 
 _FORWARD = AttentionCase(
@@ -29,12 +30,17 @@ _PAGED = DecodeCase(
     dtype=torch.bfloat16,
 )
 # The kernels that the tests build.
+DECODE_KERNELS = ("split_*_bf16_d64_dense_masked", "split_*_bf16_d64_paged_masked")
 KERNELS = (
     "forward_*_bf16_d64_dense_masked",
     "forward_*_bf16_d64_varlen_masked",
     "backward_*_bf16_d64_dense_masked",
-    "split_*_bf16_d64_paged_masked",
+    *DECODE_KERNELS,
 )
+# What of the grid of decoding these kernels compute, in their dtype.
+GRID: dict[str, AttentionCase | DecodeCase] = {
+    name: replace(CORE[name], dtype=torch.bfloat16) for name in SIMULATED if not is_fp8(CORE[name])
+}
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
     "forward causal, head dims 40 and 24": replace(_FORWARD, causal=True, head_dim=40, head_dim_v=24),
@@ -46,4 +52,4 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
 
 
 if __name__ == "__main__":
-    main("cuda", CASES, sys.argv[1:])
+    main("cuda", {**CASES, **GRID}, sys.argv[1:])
