@@ -43,7 +43,7 @@ struct SplitWork {
     int seqlen_q = p.seqlen_q, seqlen_k = p.seqlen_k;
     if (p.cu_seqlens_q != nullptr) {
       first_q = p.cu_seqlens_q[batch];
-      seqlen_q = min(max(p.cu_seqlens_q[batch + 1] - first_q, 0), p.seqlen_q);
+      seqlen_q = max(p.cu_seqlens_q[batch + 1] - first_q, 0);
     }
     if (p.seqused_k != nullptr) seqlen_k = max(min(p.seqused_k[batch], seqlen_k), 0);
     if (p.leftpad_k != nullptr) first_key = max(min(p.leftpad_k[batch], seqlen_k), 0);

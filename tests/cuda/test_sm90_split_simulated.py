@@ -91,9 +91,8 @@ def test_what_lies_beyond_a_sequence_in_its_pages_does_not_matter(page_size: int
     case = _case(PAGES, page_size=page_size, seqlens_q=(2,), seqlens_k=(5 * page_size,))
     spec, inputs = make_attention(case)
     assert inputs.block_table is not None
-    count = 3 * page_size + 7
-    inputs = inputs._replace(seqused_k=torch.tensor([count], dtype=torch.int32))
     table = inputs.block_table[0].long()
+    inputs = inputs._replace(seqused_k=torch.tensor([3 * page_size + 7], dtype=torch.int32))
     k, v = inputs.k.clone(), inputs.v.clone()
     k[table[3], 7:], v[table[3], 7:] = float("nan"), float("inf")
     k[table[4]], v[table[4]] = float("inf"), float("nan")
