@@ -11,7 +11,7 @@ from flash_attn.backends.native_library import NativeLibrary
 from flash_attn.backends.native_tensors import aligned, slopes
 
 _ROWS = 64  # of a tile of queries
-_MAX_SPLITS = 32
+_MAX_SPLITS = 128
 _BLOCKS_PER_SPLIT = 2  # fewer keys than that cost more to merge than they save
 _SIMULATED_PROCESSORS = 8
 
@@ -23,7 +23,7 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
     """
     q, k = inputs.q, inputs.k
     capacity = k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
-    splits = spec.num_splits or _splits(library, spec, inputs, capacity, block)
+    splits = spec.num_splits or choose_splits(library, spec, inputs, capacity, block)
     out = q.new_empty((splits, *q.shape[:-1], inputs.v.shape[-1]), dtype=torch.float32)
     lse_shape = (q.shape[1], q.shape[0]) if spec.varlen_q else (q.shape[0], q.shape[2], q.shape[1])
     softmax_lse = q.new_empty((splits, *lse_shape), dtype=torch.float32)
@@ -64,7 +64,9 @@ def merge(out: Tensor, softmax_lse: Tensor, dtype: torch.dtype) -> ForwardResult
     return ForwardResult(merged.to(dtype), total)
 
 
-def _splits(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs, capacity: int, block: int) -> int:
+def choose_splits(
+    library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs, capacity: int, block: int
+) -> int:
     """Splits that occupy every processor twice, as far as there are keys for them."""
     processors = (
         torch.cuda.get_device_properties(inputs.q.device).multi_processor_count
