@@ -97,12 +97,12 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d
 }
 
 void split(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-           const Tensor& softmax_lse, const OptionalTensor& seqused_k,
+           const Tensor& softmax_lse, const OptionalTensor& cu_seqlens_q,
+           const OptionalTensor& seqused_k, const OptionalTensor& leftpad_k,
            const OptionalTensor& cache_batch_idx, const OptionalTensor& block_table,
-           const OptionalTensor& alibi_slopes, double softmax_scale, double softcap,
-           int64_t window_left, int64_t window_right) {
-  if (k.dim() != 4 || out.dim() != 5)
-    fail("k has ", k.dim(), " and out ", out.dim(), " dimensions");
+           const OptionalTensor& alibi_slopes, int64_t max_seqlen_q, double softmax_scale,
+           double softcap, int64_t window_left, int64_t window_right) {
+  if (k.dim() != 4) fail("k has ", k.dim(), " dimensions; expected 4");
   if (block_table && (block_table->dim() != 2 || cache_batch_idx)) {
     fail("block_table is (batch, max_pages) and comes without cache_batch_idx");
   }
@@ -110,8 +110,8 @@ void split(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
   const OptionalTensor none;
   SplitParams p{};
   set_problem(p,
-              {q, k, v, none, none, seqused_k, alibi_slopes, none, q.size(1), k.size(1) * pages,
-               softmax_scale, softcap, 0.0, window_left, window_right},
+              {q, k, v, cu_seqlens_q, none, seqused_k, alibi_slopes, none, max_seqlen_q,
+               k.size(1) * pages, softmax_scale, softcap, 0.0, window_left, window_right},
               true);
   const auto rows = [&](const OptionalTensor& tensor, const char* name, auto... columns) {
     return data_of<int32_t>(tensor, name, ScalarType::Int, {p.batch, columns...}, q);
@@ -121,17 +121,26 @@ void split(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
   p.block_table_stride = to_int32(pages, "the pages of a sequence");
   p.page_size = to_int32(k.size(1), "the page size");
   p.cache_batch_idx = rows(cache_batch_idx, "cache_batch_idx");
+  p.leftpad_k = rows(leftpad_k, "leftpad_k");
   if (!p.paged && p.cache_batch_idx == nullptr && k.size(0) != p.batch) {
     fail("k has ", k.size(0), " cache rows for a batch of ", p.batch, " without cache_batch_idx");
   }
   p.num_splits = to_int32(out.size(0), "num_splits");
-  p.lse_head_stride = p.seqlen_q;
-  p.lse_batch_stride = to_int32(int64_t{p.nheads_q} * p.seqlen_q, "a stride");
-  p.softmax_lse =
-      dense_floats(softmax_lse, "softmax_lse", {p.num_splits, p.batch, p.nheads_q, p.seqlen_q}, q);
-  p.out =
-      dense_floats(out, "out", {p.num_splits, p.batch, p.seqlen_q, p.nheads_q, p.head_dim_v}, q);
-  to_int32(p.batch * int64_t{p.seqlen_q} * p.nheads_q * p.head_dim_v, "a stride");
+  if (cu_seqlens_q) {
+    const int64_t total_q = q.size(0);
+    p.lse_head_stride = to_int32(total_q, "a stride");
+    p.softmax_lse =
+        dense_floats(softmax_lse, "softmax_lse", {p.num_splits, p.nheads_q, total_q}, q);
+    p.out = dense_floats(out, "out", {p.num_splits, total_q, p.nheads_q, p.head_dim_v}, q);
+  } else {
+    p.lse_head_stride = p.seqlen_q;
+    p.lse_batch_stride = to_int32(int64_t{p.nheads_q} * p.seqlen_q, "a stride");
+    p.softmax_lse = dense_floats(softmax_lse, "softmax_lse",
+                                 {p.num_splits, p.batch, p.nheads_q, p.seqlen_q}, q);
+    p.out =
+        dense_floats(out, "out", {p.num_splits, p.batch, p.seqlen_q, p.nheads_q, p.head_dim_v}, q);
+    to_int32(p.batch * int64_t{p.seqlen_q} * p.nheads_q * p.head_dim_v, "a stride");
+  }
   if (q.numel() == 0) return;
   const Launch launch(q);
   run_split(p, launch.stream());
@@ -181,8 +190,9 @@ STABLE_TORCH_LIBRARY(FLASH_ATTN_LIBRARY, m) {
       "int window_left, int window_right, bool deterministic) -> ()");
   m.def(
       "split(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) softmax_lse, "
-      "Tensor? seqused_k, Tensor? cache_batch_idx, Tensor? block_table, Tensor? alibi_slopes, "
-      "float softmax_scale, float softcap, int window_left, int window_right) -> ()");
+      "Tensor? cu_seqlens_q, Tensor? seqused_k, Tensor? leftpad_k, Tensor? cache_batch_idx, "
+      "Tensor? block_table, Tensor? alibi_slopes, int max_seqlen_q, float softmax_scale, "
+      "float softcap, int window_left, int window_right) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(FLASH_ATTN_LIBRARY, CompositeExplicitAutograd, m) {

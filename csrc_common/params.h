@@ -76,9 +76,14 @@ struct BackwardParams : AttentionParams {
 // A forward whose keys are split among work-groups: every split writes float32 results, dense, as
 // (num_splits, batch, seqlen_q, nheads_q, head_dim_v) and (num_splits, batch, nheads_q, seqlen_q).
 //
+// Queries of several lengths have `cu_seqlens_q`, results of (num_splits, total_q, nheads_q,
+// head_dim_v) and (num_splits, nheads_q, total_q), and no `cu_seqlens_k`; `varlen` is false, since
+// a kernel takes both kinds of queries.
+//
 // Keys and values are caches of (rows, seqlen_k, nheads_k, head_dim) whose row is that of the batch
 // or `cache_batch_idx` (batch); or pages of (pages, page_size, nheads_k, head_dim) that
-// `block_table` (batch, max_pages) names.
+// `block_table` (batch, max_pages) names. The first `leftpad_k` (batch) keys are out of sight, and
+// positions count from there.
 struct SplitParams : AttentionParams {
   float* out;
   float* softmax_lse;
@@ -86,6 +91,7 @@ struct SplitParams : AttentionParams {
   const int32_t* cache_batch_idx;
   const int32_t* block_table;
   int32_t block_table_stride, page_size;
+  const int32_t* leftpad_k;
 };
 
 }  // namespace flash_attn

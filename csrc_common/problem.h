@@ -68,15 +68,18 @@ inline void set_scores(AttentionParams& p, const Request& r, int64_t batch, int6
 }
 
 // Fill `p` from a dense or varlen call; with `cached`, k and v are caches or pages, whose rows are
-// not those of the batch, and max_seqlen_k the keys that a sequence can have.
+// not those of the batch, max_seqlen_k the keys that a sequence can have, and cu_seqlens_q may come
+// alone.
 inline void set_problem(AttentionParams& p, const Request& r, bool cached = false) {
   const auto &q = r.q, &k = r.k, &v = r.v;
-  p.varlen = r.cu_seqlens_q.has_value();
+  const bool ragged = r.cu_seqlens_q.has_value();
+  p.varlen = ragged && !cached;
   if (r.seqused_k && !p.varlen && !cached) fail("seqused_k needs cu_seqlens");
   if (r.cu_seqlens_k.has_value() != p.varlen) fail("cu_seqlens_q and cu_seqlens_k come together");
-  const int64_t dims = p.varlen ? 3 : 4;
-  if (q.dim() != dims || k.dim() != dims || v.dim() != dims) {
-    fail("q, k and v have ", q.dim(), ", ", k.dim(), ", ", v.dim(), " dimensions; expected ", dims);
+  const int64_t q_dims = ragged ? 3 : 4, dims = p.varlen ? 3 : 4;
+  if (q.dim() != q_dims || k.dim() != dims || v.dim() != dims) {
+    fail("q, k and v have ", q.dim(), ", ", k.dim(), ", ", v.dim(), " dimensions; expected ",
+         q_dims, ", ", dims, ", ", dims);
   }
   p.dtype = data_type(q.scalar_type(), "q");
   if (k.scalar_type() != q.scalar_type() || v.scalar_type() != q.scalar_type()) {
@@ -84,9 +87,9 @@ inline void set_problem(AttentionParams& p, const Request& r, bool cached = fals
   }
   check_device(k, "k", q);
   check_device(v, "v", q);
-  const int64_t head_dim = q.size(dims - 1), head_dim_v = v.size(dims - 1);
-  const int64_t nheads_q = q.size(dims - 2), nheads_k = k.size(dims - 2);
-  const int64_t batch = p.varlen ? r.cu_seqlens_q->numel() - 1 : q.size(0);
+  const int64_t head_dim = q.size(q_dims - 1), head_dim_v = v.size(dims - 1);
+  const int64_t nheads_q = q.size(q_dims - 2), nheads_k = k.size(dims - 2);
+  const int64_t batch = ragged ? r.cu_seqlens_q->numel() - 1 : q.size(0);
   const int64_t rows = p.varlen ? r.max_seqlen_k : k.size(1);
   if (p.varlen) {
     check_shape(k, "k", {k.size(0), nheads_k, head_dim});
@@ -103,7 +106,7 @@ inline void set_problem(AttentionParams& p, const Request& r, bool cached = fals
   p.nheads_k = to_int32(nheads_k, "nheads_k");
   p.head_dim = to_int32(head_dim, "head_dim");
   p.head_dim_v = to_int32(head_dim_v, "head_dim_v");
-  const int64_t seqlen_q = p.varlen ? r.max_seqlen_q : q.size(1);
+  const int64_t seqlen_q = ragged ? r.max_seqlen_q : q.size(1);
   const int64_t seqlen_k = p.varlen || cached ? r.max_seqlen_k : rows;
   // positions are sums of two lengths and a window
   constexpr int64_t kLongest = 1 << 28;

@@ -117,6 +117,15 @@ SM90 = Family(
             layouts=SEQUENCES,
             features=("softcap", "alibi"),
         ),
+        "split": Phase(
+            tiles={
+                64: Tile((64, 128, 6), 105),
+                128: Tile((64, 64, 6), 113),
+                256: Tile((64, 64, 6), 225),
+            },
+            layouts=CACHES,
+            features=("softcap", "alibi"),
+        ),
     },
 )
 SM90_FP8 = Family(

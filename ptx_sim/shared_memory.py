@@ -150,6 +150,6 @@ class SharedMemory:
             self._written[granules] = self._clocks[warps, warps % self.warps][:, None]
         self.bytes.scatter(flat, values)
 
-    def nothing_in_flight(self) -> None:
-        """Every copy has ended."""
-        self._anything_in_flight = False
+    def some_ended(self) -> None:
+        """Of copies of one kind, none is left in flight; there may be others."""
+        self._anything_in_flight = bool(self._in_flight.any())

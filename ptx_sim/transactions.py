@@ -45,6 +45,15 @@ class Transfer:
     deliver: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Arrivals:
+    """``deliver()`` writes to shared memory; then the threads ``mask`` arrive at the barriers at ``addresses``."""
+
+    mask: Array
+    addresses: Array
+    deliver: Callable[[], None]
+
+
 class Transactions:
     """The mbarriers of all blocks of a batch, by (block, address)."""
 
@@ -52,7 +61,7 @@ class Transactions:
         """None is initialised."""
         self._batch = batch
         self._barriers: dict[Key, _Barrier] = {}
-        self._transfers: list[Transfer] = []
+        self._transfers: list[Transfer | Arrivals] = []
 
     @property
     def parked(self) -> bool:
@@ -158,12 +167,21 @@ class Transactions:
         self._at(transfer.lane, transfer.key)
         self._transfers.append(transfer)
 
+    def begin_arrivals(self, mask: Array, addresses: Array, deliver: Callable[[], None]) -> None:
+        """What the threads ``mask`` copy is on its way, and behind it their arrivals, which the counts have."""
+        for lane, key in self.keys(mask, addresses):
+            self._at(lane, key)
+        self._transfers.append(Arrivals(mask, addresses, deliver))
+
     def deliver(self) -> bool:
         """Let the newest transfer arrive; whether there was one."""
         if not self._transfers:
             return False
         transfer = self._transfers.pop()
         transfer.deliver()
+        if isinstance(transfer, Arrivals):
+            self.arrive(transfer.mask, transfer.addresses)
+            return True
         barrier = self._at(transfer.lane, transfer.key)
         if barrier.bytes < transfer.bytes:
             raise KernelError(
@@ -174,7 +192,7 @@ class Transactions:
         barrier.bytes -= transfer.bytes
         self._gather(barrier, transfer.lane)
         if not self._transfers:
-            self._batch.threads.shared.nothing_in_flight()
+            self._batch.threads.shared.some_ended()
         self._complete(barrier)
         return True
 

@@ -8,6 +8,7 @@ import torch
 
 from flash_attn.attention_spec import AttentionSpec
 from flash_attn.backends.cuda import CUDABackend, library
+from flash_attn.backends.native_split import choose_splits
 from flash_attn.testing import AttentionCase, DecodeCase, make_attention, make_decode
 
 CASE = AttentionCase(head_dim=64, head_dim_v=64, dtype=torch.bfloat16, backward=False)
@@ -33,6 +34,10 @@ def reasons(case: AttentionCase | DecodeCase) -> list[str]:
         replace(DECODE, page_size=1),
         replace(DECODE, page_size=16, seqlen_new=1),
         replace(DECODE, batch_idx=True),
+        replace(DECODE, leftpad=True),
+        replace(CASE, varlen=True, page_size=16),
+        replace(DECODE, seqlens_q=(1,) * len(DECODE.cache_seqlens)),
+        replace(DECODE, page_size=16, seqlens_q=(1,) * len(DECODE.cache_seqlens)),
     ],
 )
 def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
@@ -48,13 +53,24 @@ def test_what_cuda_does(case: AttentionCase | DecodeCase) -> None:
         (replace(CASE, head_dim=512, head_dim_v=512), "beyond 256"),
         (replace(CASE, head_dim=40, head_dim_v=36), "multiple of 8"),
         (replace(CASE, sink=True), "sink"),
-        (replace(CASE, varlen=True, leftpad=True), "leftpad_k"),
+        (replace(CASE, varlen=True, leftpad=True), "leftpad_k of varlen keys"),
         (replace(CASE, softcap=15.0, alibi_dims=1), "softcap with ALiBi"),
-        (replace(CASE, varlen=True, page_size=16), "varlen queries over pages"),
+        (replace(CASE, varlen=True, page_size=16, dropout_p=0.1), "dropout over pages"),
+        (replace(CASE, varlen=True, page_size=16, backward=True), "backward through pages"),
     ],
 )
 def test_what_cuda_does_not(case: AttentionCase, reason: str) -> None:
     assert any(reason in against for against in reasons(case)), reasons(case)
+
+
+def test_splits_fill_the_processors_with_tiles_that_pack_the_heads_of_a_group() -> None:
+    case = replace(CASE, nheads_q=8, nheads_k=1, seqlens_q=(1,), seqlens_k=(4096,))
+    spec, inputs = make_attention(case)
+    simulated = library("sm_90")
+    assert choose_splits(simulated, spec, inputs, 4096, 64) == 16
+    assert choose_splits(replace(simulated, packed_heads=False), spec, inputs, 4096, 64) == 2
+    assert choose_splits(simulated, spec, inputs._replace(max_seqlen_q=9), 4096, 64) == 8
+    assert choose_splits(simulated, spec, inputs, 300, 64) == 2
 
 
 def test_cpu_tensors_are_no_cuda_device() -> None:

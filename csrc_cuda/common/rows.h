@@ -18,14 +18,16 @@ struct DenseRows {
   }
 };
 
-// Rows in pages of any size that a block table names.
+// Rows from first_row on in pages of any size that a block table names.
 template <class Element>
 struct PagedRows {
   Element* first;
   int stride, page_size, page_stride;
   const int* pages;
+  int first_row;
 
   __device__ Element* operator()(int row, int column) const {
+    row += first_row;
     const int page = row / page_size;
     return first + int64_t{pages[page]} * page_stride +
            ((row - page * page_size) * stride + column);

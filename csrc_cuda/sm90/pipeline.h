@@ -46,7 +46,17 @@ struct Ring {
   // barrier that counts them.
   __device__ uint64_t* begin_fill(const Position& position, uint32_t bytes) {
     wait_empty(position);
+    expect(position, bytes);
+    return barrier(position);
+  }
+
+  // Announce the bytes of the next tile.
+  __device__ void expect(const Position& position, uint32_t bytes) {
     full[position.stage].arrive_and_expect_tx(bytes);
+  }
+
+  // The barrier that counts what arrives in the tile.
+  __device__ uint64_t* barrier(const Position& position) {
     return reinterpret_cast<uint64_t*>(&full[position.stage]);
   }
 

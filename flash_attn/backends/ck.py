@@ -27,6 +27,7 @@ def library(simulated: str | None = None) -> NativeLibrary:
         settings="GPU_ARCHS, OPT_DIM and FLASH_ATTENTION_CK_PRESET",
         path=PACKAGE / "_ck.so",
         tiled_pages=True,
+        packed_heads=False,
         fp8_dtypes=(torch.float8_e4m3fn, torch.float8_e4m3fnuz),
         simulated=simulated,
     )
@@ -49,6 +50,8 @@ class CKBackend(NativeBackend):
         """Reasons of CK's kernels against a spec, and whether each holds."""
         in_cache = spec.kv_layout == "paged" or spec.has_cache_batch_idx
         return {
+            "no leftpad_k": spec.has_leftpad_k,
+            "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
             "no backward of softcap": spec.needs_backward and spec.softcap > 0,
             "no backward of ALiBi and deterministic": spec.needs_backward and spec.deterministic and spec.has_alibi,
             f"page sizes that are no multiple of {_PAGE_MULTIPLE}": spec.page_size % _PAGE_MULTIPLE != 0,

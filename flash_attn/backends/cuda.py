@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
+from flash_attn.backends.extensions import DESCALES, FP8, RAGGED_APPEND, RAGGED_QUERIES, ROTARY_SEQLENS
 from flash_attn.backends.native import NativeBackend
+from flash_attn.backends.native_calls import over_caches
 from flash_attn.backends.native_library import PACKAGE, NativeLibrary
 
 
@@ -22,6 +24,7 @@ def library(simulated: str | None = None) -> NativeLibrary:
         settings="FLASH_ATTN_CUDA_ARCHS, OPT_DIM and FLASH_ATTENTION_CUDA_PRESET",
         path=PACKAGE / "_cuda.so",
         tiled_pages=False,
+        packed_heads=True,
         fp8_dtypes=(torch.float8_e4m3fn,),
         simulated=simulated,
     )
@@ -36,6 +39,7 @@ class CUDABackend(NativeBackend):
     """
 
     name = "cuda"
+    extensions = (FP8, DESCALES, RAGGED_QUERIES, RAGGED_APPEND, ROTARY_SEQLENS)
 
     def __init__(self, simulated: str | None = None) -> None:
         super().__init__(library(simulated))
@@ -46,6 +50,6 @@ class CUDABackend(NativeBackend):
         return {
             "no dropout of fp8": spec.dtype in FP8_DTYPES and spec.dropout_p > 0,
             "more than one of softcap, ALiBi, dropout and deterministic": sum(features) > 1,
-            "no dropout over pages and cache_batch_idx": spec.dropout_p > 0
-            and (spec.kv_layout == "paged" or spec.has_cache_batch_idx),
+            "no dropout over pages, cache_batch_idx and leftpad_k": spec.dropout_p > 0 and over_caches(spec),
+            "no leftpad_k of varlen keys": spec.has_leftpad_k and spec.kv_layout == "varlen",
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ _LOAD_BYTES = 16  # of rows that kernels read
 class NativeBackend(Backend):
     """Attention by the kernels of a library that the package's build compiles."""
 
+    extensions: Collection[str] = (FP8, DESCALES)
+    """What of :mod:`flash_attn.backends.extensions` it has."""
+
     def __init__(self, library: NativeLibrary) -> None:
         self.library = library
 
@@ -39,10 +42,7 @@ class NativeBackend(Backend):
         """Every reason against ``spec`` that no build of this version takes away."""
         dtypes = (*_DTYPES, *self.library.fp8_dtypes)
         checks = {**_common_checks(spec, dtypes), **self.own_checks(spec)}
-        return [
-            *extension_reasons(spec, having=(FP8, DESCALES)),
-            *(reason for reason, holds in checks.items() if holds),
-        ]
+        return [*extension_reasons(spec, self.extensions), *(reason for reason, holds in checks.items() if holds)]
 
     @abstractmethod
     def own_checks(self, spec: AttentionSpec) -> Mapping[str, bool]:
@@ -101,7 +101,7 @@ class NativeBackend(Backend):
 def _common_checks(spec: AttentionSpec, dtypes: Sequence[torch.dtype]) -> dict[str, bool]:
     """Reasons of the binding that both vendors share, and whether each holds."""
     dims = (spec.head_dim, spec.head_dim_v)
-    in_cache = spec.kv_layout == "paged" or spec.has_cache_batch_idx
+    in_cache = native_calls.over_caches(spec)
     is_fp8 = spec.dtype in FP8_DTYPES
     multiple = _LOAD_BYTES // spec.dtype.itemsize
     supported = ", ".join(_name(dtype) for dtype in dtypes)
@@ -113,11 +113,8 @@ def _common_checks(spec: AttentionSpec, dtypes: Sequence[torch.dtype]) -> dict[s
         "no fp8 over pages and cache_batch_idx": is_fp8 and in_cache,
         f"head dims beyond {_MAX_HEAD_DIM}": max(dims) > _MAX_HEAD_DIM,
         f"{'fp8 ' * is_fp8}head dims that are no multiple of {multiple}": any(dim % multiple for dim in dims),
-        "no varlen queries over pages": spec.kv_layout == "paged" and spec.varlen_q,
         "no backward through pages and caches": spec.needs_backward and in_cache,
-        "varlen queries and keys come together": spec.kv_layout != "paged"
-        and spec.varlen_q != (spec.kv_layout == "varlen"),
-        "no leftpad_k": spec.has_leftpad_k,
+        "varlen keys come with varlen queries": spec.kv_layout == "varlen" and not spec.varlen_q,
         "no attention sink": spec.has_sink,
         "no attention probabilities": spec.return_attn_probs,
         "no softcap with ALiBi": spec.softcap > 0 and spec.has_alibi,

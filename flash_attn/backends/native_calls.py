@@ -14,7 +14,7 @@ from flash_attn.backends.native_tensors import aligned, slopes
 
 def missing_kernels(library: NativeLibrary, spec: AttentionSpec, arch: str) -> list[str]:
     """What was not built that ``spec`` needs; empty when all is there."""
-    if _over_caches(spec):
+    if over_caches(spec):
         block = block_size(library, "split", spec, arch)
         if block == 0:
             return [explain_missing(library, "split", spec, arch)]
@@ -34,9 +34,10 @@ def missing_kernels(library: NativeLibrary, spec: AttentionSpec, arch: str) -> l
     ]
 
 
-def _over_caches(spec: AttentionSpec) -> bool:
+def over_caches(spec: AttentionSpec) -> bool:
     """Whether only the kernel that splits the keys can read them."""
-    return spec.kv_layout == "paged" or spec.has_cache_batch_idx
+    ragged = spec.varlen_q and spec.kv_layout == "dense"
+    return spec.kv_layout == "paged" or spec.has_cache_batch_idx or spec.has_leftpad_k or ragged
 
 
 def _prefers_split(library: NativeLibrary, spec: AttentionSpec, arch: str) -> bool:
@@ -46,9 +47,9 @@ def _prefers_split(library: NativeLibrary, spec: AttentionSpec, arch: str) -> bo
 
 def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs) -> ForwardResult:
     """Attention of validated inputs."""
-    if (not spec.varlen_q and spec.has_seqused_k) or _over_caches(spec):
+    if (not spec.varlen_q and spec.has_seqused_k) or over_caches(spec):
         arch = architecture(library, inputs.q.device.index or 0)
-        if _over_caches(spec) or _prefers_split(library, spec, arch):
+        if over_caches(spec) or _prefers_split(library, spec, arch):
             return native_split.forward(library, spec, inputs, block_size(library, "split", spec, arch))
         batch, seqlen_q, nheads_q, _ = inputs.q.shape
         result = forward(library, spec._replace(varlen_q=True), _flattened(inputs))

@@ -25,8 +25,9 @@ class NativeLibrary:
 
     ``platform`` is what its kernels run on, ``torch_version`` the name in ``torch.version`` of a PyTorch built for it,
     ``runtime`` the vendor's library that the loader needs; ``settings`` choose what is built. ``tiled_pages``: the
-    pages of a cache are made of whole tiles. ``fp8_dtypes``: those that its forward kernels take. ``simulated`` is an
-    architecture to simulate on CPU tensors, or ``None``.
+    pages of a cache are made of whole tiles; ``packed_heads``: those of queries hold all query heads of a KV head where
+    keys are split. ``fp8_dtypes``: those that its forward kernels take. ``simulated`` is an architecture to simulate on
+    CPU tensors, or ``None``.
     """
 
     backend: str
@@ -37,6 +38,7 @@ class NativeLibrary:
     settings: str
     path: Path
     tiled_pages: bool
+    packed_heads: bool
     fp8_dtypes: tuple[torch.dtype, ...] = ()
     simulated: str | None = None
 

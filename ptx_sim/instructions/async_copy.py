@@ -1,4 +1,4 @@
-"""cp.async: copies from global to shared memory, and waiting for them."""
+"""cp.async: copies from global to shared memory, waiting for them, and mbarriers that count them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def _(d: Decoding) -> Execute:
     if d.flag("bulk"):
         return tensor_copy(d)
     d.category = "async_copy"
+    if d.flag("mbarrier"):
+        return _arrive(d)
     if d.flag("commit_group"):
         return lambda t: t.copies.commit(t.active)
     if d.flag("wait_all"):
@@ -30,6 +32,15 @@ def _(d: Decoding) -> Execute:
         groups = integer(newest.text)
         return lambda t: t.copies.wait(t, groups)
     return _copy(d)
+
+
+def _arrive(d: Decoding) -> Execute:
+    if not (d.flag("arrive") and d.flag("noinc")):
+        raise d.unsupported("only arrivals that the mbarrier's count has (.noinc) are modelled")
+    if take_space(d) != "shared" or not d.flag("b64"):
+        raise d.unsupported("only mbarriers named by shared addresses are modelled")
+    address, _ = d.address(0)
+    return lambda t: t.copies.arrive_later(t, t.active, address(t)[t.active])
 
 
 def _copy(d: Decoding) -> Execute:

@@ -85,14 +85,15 @@ def test_fp8_is_a_forward_of_hopper_outside_of_the_minimal_preset(preset: str) -
 
 
 def test_one_object_has_the_code_of_all_architectures_of_its_family() -> None:
-    (split,) = select(["80", "90", "90a"], (128,), "minimal", ("split_*_bf16_*_paged_*",))
-    assert split.archs == ("sm_80", "sm_90a")
-    assert split.devices == ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90")
-    forwards = select(["80", "90"], (128,), "minimal", ("forward_*_bf16_*_dense_*",))
-    assert {(one.instance.family.name, one.archs) for one in forwards} == {
-        ("sm80", ("sm_80",)),
-        ("sm90", ("sm_90a",)),
-    }
+    (split,) = select(["80", "100", "sm_100"], (128,), "minimal", ("split_*_bf16_*_paged_*",))
+    assert split.archs == ("sm_80", "sm_100")
+    assert split.devices == ("sm_80", "sm_86", "sm_87", "sm_89", "sm_100", "sm_103")
+    for phase in ("forward", "split"):
+        own = select(["80", "90", "90a"], (128,), "minimal", (f"{phase}_*_bf16_*_dense_*",))
+        assert {(one.instance.family.name, one.archs) for one in own} == {
+            ("sm80", ("sm_80",)),
+            ("sm90", ("sm_90a",)),
+        }
 
 
 def test_a_tile_that_is_too_large_for_a_device_does_not_run_there(monkeypatch: pytest.MonkeyPatch) -> None:

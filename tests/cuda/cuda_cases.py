@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from flash_attn.testing import AttentionCase, DecodeCase
+from tests.decode_grid import CORE, SIMULATED, is_fp8
 from tests.native_cases import main
 
 _FORWARD = AttentionCase(
@@ -29,11 +30,12 @@ _PAGED = DecodeCase(
     dtype=torch.bfloat16,
 )
 # The kernels that the tests build.
+DECODE_KERNELS = ("split_*_bf16_d64_dense_masked", "split_*_bf16_d64_paged_masked")
 KERNELS = (
     "forward_*_bf16_d64_dense_masked",
     "forward_*_bf16_d64_varlen_masked",
     "backward_*_bf16_d64_dense_masked",
-    "split_*_bf16_d64_paged_masked",
+    *DECODE_KERNELS,
 )
 FP8_KERNELS = ("forward_sm90_fp8_d64_dense_masked", "forward_sm90_fp8_d64_varlen_masked")
 _FP8 = replace(_FORWARD, dtype=torch.float8_e4m3fn, descale=True, causal=True, nheads_q=4, nheads_k=2)
@@ -42,6 +44,10 @@ FP8_CASES: dict[str, AttentionCase | DecodeCase] = {
     "no descales, head dims 48 and 32": replace(_FP8, descale=False, head_dim=48, head_dim_v=32),
     "varlen": replace(_FP8, varlen=True, seqlens_q=(5, 70, 0), seqlens_k=(17, 80, 3)),
     "cache": replace(_PAGED, page_size=0, dtype=torch.float8_e4m3fn, descale=True, seqlen_q=3),
+}
+# What of the grid of decoding these kernels compute, in their dtype.
+GRID: dict[str, AttentionCase | DecodeCase] = {
+    name: replace(CORE[name], dtype=torch.bfloat16) for name in SIMULATED if not is_fp8(CORE[name])
 }
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
@@ -54,4 +60,4 @@ CASES: dict[str, AttentionCase | DecodeCase] = {
 
 
 if __name__ == "__main__":
-    main("cuda", CASES | FP8_CASES, sys.argv[1:])
+    main("cuda", {**CASES, **FP8_CASES, **GRID}, sys.argv[1:])

@@ -78,6 +78,7 @@ class SplitParams(ctypes.Structure):
         ("num_splits", c_int32),
         *((name, c_void_p) for name in ("cache_batch_idx", "block_table")),
         *((name, c_int32) for name in ("block_table_stride", "page_size")),
+        ("leftpad_k", c_void_p),
     ]
 
 
@@ -124,3 +125,29 @@ def fill(params: Params, spec: AttentionSpec, inputs: AttentionInputs) -> None:
     rows = inputs.q.shape[0] if spec.varlen_q else inputs.max_seqlen_q
     params.lse_head_stride = rows
     params.lse_batch_stride = 0 if spec.varlen_q else spec.nheads_q * rows
+
+
+def lengths_of_caches(inputs: AttentionInputs) -> AttentionInputs:
+    """The same call with the lengths of its sequences where a kernel over caches reads them."""
+    if inputs.cu_seqlens_k is None:
+        return inputs
+    used = inputs.cu_seqlens_k.diff() if inputs.seqused_k is None else inputs.seqused_k
+    return inputs._replace(seqused_k=used, cu_seqlens_k=None)
+
+
+def fill_split(
+    params: SplitParams, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int
+) -> tuple[Tensor, Tensor]:
+    """All that a split call has; returns its results, NaN until a kernel writes them."""
+    fill(params, spec, inputs)
+    packed = (spec.nheads_q, inputs.q.shape[0])
+    lse_shape = packed if spec.varlen_q else (inputs.batch_size, spec.nheads_q, inputs.max_seqlen_q)
+    out = torch.full((num_splits, *inputs.q.shape[:-1], spec.head_dim_v), float("nan"))
+    lse = torch.full((num_splits, *lse_shape), float("nan"))
+    put(params, out=out, softmax_lse=lse, leftpad_k=inputs.leftpad_k)
+    put(params, cache_batch_idx=inputs.cache_batch_idx, block_table=inputs.block_table)
+    params.paged = inputs.block_table is not None
+    params.num_splits, params.page_size = num_splits, inputs.k.shape[1]
+    params.block_table_stride = 0 if inputs.block_table is None else inputs.block_table.stride(0)
+    params.seqlen_k = inputs.k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
+    return out, lse

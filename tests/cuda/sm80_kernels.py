@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kernel_params import BackwardParams, ForwardParams, Params, SplitParams, fill, put, strides
+from kernel_params import (
+    BackwardParams,
+    ForwardParams,
+    Params,
+    SplitParams,
+    fill,
+    fill_split,
+    lengths_of_caches,
+    put,
+    strides,
+)
 from torch import Tensor
 
 import ptx_sim
@@ -189,15 +199,10 @@ def split(
     unit: Unit, name: str, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int
 ) -> tuple[Tensor, Tensor]:
     """As SplitParams asks for it: results of the splits, not merged; what the kernel leaves alone is NaN."""
-    batch, seqlen_q, nheads, _ = inputs.q.shape
-    out = torch.full((num_splits, batch, seqlen_q, nheads, spec.head_dim_v), float("nan"))
-    lse = torch.full((num_splits, batch, nheads, seqlen_q), float("nan"))
+    inputs = lengths_of_caches(inputs)
     params = SplitParams()
-    fill(params, spec, inputs)
-    put(params, out=out, softmax_lse=lse, cache_batch_idx=inputs.cache_batch_idx, block_table=inputs.block_table)
-    params.num_splits, params.page_size = num_splits, inputs.k.shape[1]
-    params.block_table_stride = 0 if inputs.block_table is None else inputs.block_table.stride(0)
-    params.seqlen_k = inputs.k.shape[1] * (1 if inputs.block_table is None else inputs.block_table.shape[1])
-    groups = _blocks(seqlen_q * spec.nheads_per_group, unit[name].block_m)
-    unit.launch(name, groups * num_splits * spec.nheads_k * batch, params, (*_tensors(inputs), out, lse))
+    out, lse = fill_split(params, spec, inputs, num_splits)
+    groups = _blocks(inputs.max_seqlen_q * spec.nheads_per_group, unit[name].block_m)
+    blocks = groups * num_splits * spec.nheads_k * inputs.batch_size
+    unit.launch(name, blocks, params, (*_tensors(inputs), out, lse))
     return out, lse

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kernel_params import ForwardParams, fill, put
+from kernel_params import ForwardParams, Params, SplitParams, fill, fill_split, lengths_of_caches, put
 from sm80_kernels import cutlass_include, headers_hash
 from torch import Tensor
 
@@ -33,16 +33,16 @@ _FLAGS = (
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-gencode=arch=compute_90a,code=compute_90a", "--no-compress"),
     *("-shared", "-Xcompiler", "-fPIC", "-cudart", "shared"),
 )
-_SOURCE = """#include "sm90/{prefix}forward.h"
+_SOURCE = """#include "sm90/{prefix}{phase}.h"
 namespace flash_attn::cuda {{
 struct instance
-    : sm90::{kind}<{element}, sm90::ForwardTile<{tile}>, {head_dim}, sm90::ForwardFeatures{{{features}}}> {{}};
+    : sm90::{kind}<{element}, sm90::{title}Tile<{tile}>, {head_dim}, sm90::{title}Features{{{features}}}> {{}};
 }}
-extern "C" int params_bytes() {{ return sizeof(flash_attn::ForwardParams); }}
-extern "C" const char* launch(const flash_attn::ForwardParams* params) {{
+extern "C" int params_bytes() {{ return sizeof(flash_attn::{title}Params); }}
+extern "C" const char* launch(const flash_attn::{title}Params* params) {{
   static std::string error;
   try {{
-    flash_attn::cuda::sm90::launch_forward<flash_attn::cuda::instance>(*params, nullptr);
+    flash_attn::cuda::sm90::launch_{phase}<flash_attn::cuda::instance>(*params, nullptr);
     return nullptr;
   }} catch (const std::exception& caught) {{
     return (error = caught.what()).c_str();
@@ -58,15 +58,19 @@ class Kernel(NamedTuple):
     head_dim: int
     tile: tuple[int, int, int]
     features: tuple[str, ...]
+    phase: str = "forward"
 
     @property
     def source(self) -> str:
         """The library's source."""
-        order = ("varlen", "masked", "softcap", "alibi")
+        order = ("varlen", "paged", "masked", "softcap", "alibi")
         is_fp8 = self.dtype.itemsize == 1
+        title = self.phase.title()
         return _SOURCE.format(
             prefix="fp8_" if is_fp8 else "",
-            kind="Fp8Forward" if is_fp8 else "Forward",
+            kind=f"Fp8{title}" if is_fp8 else title,
+            phase=self.phase,
+            title=title,
             element=_ELEMENTS[self.dtype],
             tile=", ".join(str(number) for number in self.tile),
             head_dim=self.head_dim,
@@ -108,13 +112,28 @@ def forward(
     params = ForwardParams()
     fill(params, spec, inputs)
     put(params, out=out, softmax_lse=lse)
+    report = _launch(kernel, params, (*inputs, out, lse), multiprocessors)
+    return ForwardResult(out, lse), report
+
+
+def split(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int) -> tuple[Tensor, Tensor]:
+    """As SplitParams asks for it: results of the splits, not merged; what the kernel leaves alone is NaN."""
+    inputs = lengths_of_caches(inputs)
+    params = SplitParams()
+    out, lse = fill_split(params, spec, inputs, num_splits)
+    _launch(kernel, params, (*inputs, out, lse))
+    return out, lse
+
+
+def _launch(kernel: Kernel, params: Params, values: tuple[object, ...], multiprocessors: int = 3) -> RunReport | None:
+    """Launch a kernel that may touch the tensors of ``values`` alone."""
     with cuda_device("sm_90") as device:
         device.target = replace(device.target, processors=multiprocessors)
         library = _library(kernel)
         assert library.params_bytes() == len(bytes(params))
-        tensors = [value for value in inputs if isinstance(value, Tensor) and value.numel()]
-        with device.allow(*tensors, out, lse):
+        tensors = [value for value in values if isinstance(value, Tensor) and value.numel()]
+        with device.allow(*tensors):
             error = library.launch(ctypes.byref(params))
         if error is not None:
             raise RuntimeError(error.decode())
-        return ForwardResult(out, lse), device.last_report
+        return device.last_report

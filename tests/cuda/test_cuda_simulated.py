@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cuda_cases import CASES, FP8_CASES, FP8_KERNELS, KERNELS
+from cuda_cases import CASES, DECODE_KERNELS, FP8_CASES, FP8_KERNELS, GRID, KERNELS
 
 from build_tools.native_build import ROOT
 from tests.native_cases import simulate
@@ -33,6 +33,22 @@ def test_fp8_is_as_exact_as_its_rounding(build_library: BuildLibrary, name: str)
     results = simulate(MODULE, library, "sm_90", *FP8_CASES)[name]
     assert results.keys() >= {"out", "lse"}
     wrong = {result: errors for result, errors in results.items() if not errors[0] <= errors[1]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize(
+    ("arch", "device", "kernels"),
+    [("sm_80", "sm_80", KERNELS), ("sm_90a", "sm_90", DECODE_KERNELS)],
+    ids=["ampere", "hopper"],
+)
+def test_decoding_is_as_exact_as_pytorch(
+    build_library: BuildLibrary, arch: str, device: str, kernels: tuple[str, ...], name: str
+) -> None:
+    library = build_library((arch,), kernels, True)
+    results = simulate(MODULE, library, device, *GRID)[name]
+    wrong = {result: errors for result, errors in results.items() if not errors[0] <= errors[1]}
+    assert results
     assert not wrong
 
 

@@ -164,6 +164,26 @@ def test_a_split_over_cache_rows(name: str) -> None:
     _run_split("rows", case, spec._replace(has_cache_batch_idx=True), inputs, 2)
 
 
+@pytest.mark.parametrize("page_size", [1, 24])
+def test_a_split_of_queries_of_several_lengths_over_pages(page_size: int) -> None:
+    case = _case(128, BF16, varlen=True, causal=True, nheads_q=6, nheads_k=2, page_size=page_size)
+    case = replace(case, seqlens_q=(1, 40, 0, 5), seqlens_k=(140, 60, 17, 70))
+    _run_split("pages", case, *make_attention(case), 2)
+
+
+@pytest.mark.parametrize("name", ["rows", "pages"])
+def test_a_split_with_padding_on_the_left(name: str) -> None:
+    kernel = SPLIT[name]
+    page_size = 24 if name == "pages" else 0
+    case = _case(kernel.head_dim, kernel.dtype, causal=True, page_size=page_size, seqused=True, leftpad=True)
+    spec, inputs = make_attention(case)
+    assert inputs.leftpad_k is not None
+    if inputs.block_table is None:
+        for row, pad in enumerate(inputs.leftpad_k.tolist()):
+            inputs.k[row, :pad], inputs.v[row, :pad] = float("nan"), float("inf")
+    _run_split(name, case, spec, inputs, 2)
+
+
 def test_a_split_with_alibi_and_softcap() -> None:
     case = _case(128, BF16, nheads_q=6, nheads_k=2, page_size=24, seqused=True, softcap=3.0, alibi_dims=2)
     spec, inputs = make_attention(case)

@@ -98,6 +98,35 @@ def test_an_mbarrier_orders_shared_memory_between_warps() -> None:
         launch(kernel(begin + share + arrive + take, 1, SHARED), out, threads=64)
 
 
+# 64 threads copy 16 bytes each to the tile, and the barrier counts them when their bytes are there
+COPY = """mad.lo.u32 %r4, %r0, 16, %r1; mad.wide.u32 %rd5, %r0, 16, %rd0;
+cp.async.cg.shared.global [%r4], [%rd5], 16;
+cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%r2];"""
+# thread n reads what thread n ^ 32 has copied
+TAKE = """xor.b32 %r7, %r0, 32; mad.lo.u32 %r5, %r7, 16, %r1; ld.shared.u32 %r6, [%r5];
+mad.wide.u32 %rd5, %r7, 4, %rd1; st.global.u32 [%rd5], %r6;"""
+
+
+def test_an_mbarrier_counts_the_threads_whose_copies_are_there() -> None:
+    begin = BEGIN.replace("[%r2], 1", "[%r2], 64")
+    data, out = np.arange(256, dtype=np.uint32), np.zeros(64, np.uint32)
+    launch(kernel(begin + COPY + WAIT + TAKE, 2, SHARED), data, out, threads=64)
+    np.testing.assert_array_equal(out, data[::4])
+
+
+def test_copies_that_an_mbarrier_has_not_counted_are_not_there() -> None:
+    data, out = np.arange(256, dtype=np.uint32), np.zeros(64, np.uint32)
+    begin = BEGIN.replace("[%r2], 1", "[%r2], 64")
+    with pytest.raises(ptx_sim.MissingWaitError):
+        launch(kernel(begin + COPY + "bar.sync 0;" + TAKE, 2, SHARED), data, out, threads=64)
+    address, copy, arrive = COPY.splitlines()
+    too_early = "\n".join((address, arrive, copy))
+    with pytest.raises(ptx_sim.MissingWaitError):
+        launch(kernel(begin + too_early + WAIT + TAKE, 2, SHARED), data, out, threads=64)
+    with pytest.raises(ptx_sim.DeadlockError, match="lacks 1 of 65 arrivals"):
+        launch(kernel(BEGIN.replace("[%r2], 1", "[%r2], 65") + COPY + WAIT + TAKE, 2, SHARED), data, out, threads=64)
+
+
 def _fill(data: np.ndarray[Any, Any], at: int) -> str:
     """PTX by which 128 threads copy ``data`` (bytes, the argument whose address is %rd1) to the tile."""
     words = data.nbytes // 4
