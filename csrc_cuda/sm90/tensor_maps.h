@@ -22,8 +22,8 @@
 
 namespace flash_attn::cuda::sm90 {
 
-// Columns of a box: 128 bytes, the width of the swizzle.
-constexpr int kBoxColumns = 64;
+// Bytes of a box's row, the width of the swizzle, and so many columns of 16 bits.
+constexpr int kBoxBytes = 128, kBoxColumns = kBoxBytes / 2;
 constexpr int kRaggedRows = 1 << 30;
 
 // The tensors of a call; kernels take it as a __grid_constant__, in which maps must lie.
@@ -102,9 +102,10 @@ CUtensorMap tensor_map(const char* name, const void* tensor, const Strides& stri
       extent(heads, strides.head), kVarlen ? kRaggedExtent : extent(batch, strides.batch),
       kRaggedExtent};
   const cuuint64_t steps[4] = {row, head, kVarlen ? row : stride(strides.batch), kWrap - row};
-  const cuuint32_t box[5] = {kBoxColumns, static_cast<cuuint32_t>(box_rows), 1, 1, 1};
+  const cuuint32_t box[5] = {kBoxBytes / kBytes, static_cast<cuuint32_t>(box_rows), 1, 1, 1};
   const cuuint32_t ones[5] = {1, 1, 1, 1, 1};
-  constexpr auto kType = std::is_same_v<Element, cutlass::half_t>
+  constexpr auto kType = std::is_same_v<Element, float> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                         : std::is_same_v<Element, cutlass::half_t>
                              ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                              : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
