@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kernel_params import ForwardParams, fill, put
+from backward_calls import BackwardCall
+from kernel_params import ForwardParams, Params, fill, put
 from sm80_kernels import cutlass_include, headers_hash
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends.base import AttentionInputs, ForwardResult
+from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
 from ptx_sim.cuda.device import cuda_device
 from ptx_sim.cuda.library import library_folder
 from ptx_sim.report import RunReport
@@ -29,16 +30,16 @@ _FLAGS = (
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-gencode=arch=compute_90a,code=compute_90a", "--no-compress"),
     *("-shared", "-Xcompiler", "-fPIC", "-cudart", "shared"),
 )
-_SOURCE = """#include "sm90/forward.h"
+_SOURCE = """#include "sm90/{phase}.h"
 namespace flash_attn::cuda {{
 struct instance
-    : sm90::Forward<{element}, sm90::ForwardTile<{tile}>, {head_dim}, sm90::ForwardFeatures{{{features}}}> {{}};
+    : sm90::{title}<{element}, sm90::{title}Tile<{tile}>, {head_dim}, sm90::{title}Features{{{features}}}> {{}};
 }}
-extern "C" int params_bytes() {{ return sizeof(flash_attn::ForwardParams); }}
-extern "C" const char* launch(const flash_attn::ForwardParams* params) {{
+extern "C" int params_bytes() {{ return sizeof(flash_attn::{title}Params); }}
+extern "C" const char* launch(const flash_attn::{title}Params* params) {{
   static std::string error;
   try {{
-    flash_attn::cuda::sm90::launch_forward<flash_attn::cuda::instance>(*params, nullptr);
+    flash_attn::cuda::sm90::launch_{phase}<flash_attn::cuda::instance>(*params, nullptr);
     return nullptr;
   }} catch (const std::exception& caught) {{
     return (error = caught.what()).c_str();
@@ -54,12 +55,15 @@ class Kernel(NamedTuple):
     head_dim: int
     tile: tuple[int, int, int]
     features: tuple[str, ...]
+    phase: str = "forward"
 
     @property
     def source(self) -> str:
         """The library's source."""
-        order = ("varlen", "masked", "softcap", "alibi")
+        order = ("varlen", "masked", "softcap", "alibi", "dropout", "deterministic")
         return _SOURCE.format(
+            phase=self.phase,
+            title=self.phase.title(),
             element=_ELEMENTS[self.dtype],
             tile=", ".join(str(number) for number in self.tile),
             head_dim=self.head_dim,
@@ -101,13 +105,35 @@ def forward(
     params = ForwardParams()
     fill(params, spec, inputs)
     put(params, out=out, softmax_lse=lse)
+    return ForwardResult(out, lse), _launch(kernel, params, (*_tensors(inputs), out, lse), multiprocessors)
+
+
+def backward(
+    kernel: Kernel,
+    spec: AttentionSpec,
+    inputs: AttentionInputs,
+    result: ForwardResult,
+    dout: Tensor,
+    dlse: Tensor,
+    multiprocessors: int = 3,
+) -> Gradients:
+    """As BackwardParams asks for it, with what the host adds; errors as :func:`forward` has them."""
+    call = BackwardCall(spec, inputs, result, dout, dlse, kernel.tile[1])
+    _launch(kernel, call.params, call.tensors, multiprocessors)
+    return call.gradients()
+
+
+def _tensors(inputs: AttentionInputs) -> tuple[Tensor, ...]:
+    return tuple(value for value in inputs if isinstance(value, Tensor))
+
+
+def _launch(kernel: Kernel, params: Params, tensors: tuple[Tensor, ...], multiprocessors: int) -> RunReport | None:
     with cuda_device("sm_90") as device:
         device.target = replace(device.target, processors=multiprocessors)
         library = _library(kernel)
         assert library.params_bytes() == len(bytes(params))
-        tensors = [value for value in inputs if isinstance(value, Tensor) and value.numel()]
-        with device.allow(*tensors, out, lse):
+        with device.allow(*(tensor for tensor in tensors if tensor.numel())):
             error = library.launch(ctypes.byref(params))
         if error is not None:
             raise RuntimeError(error.decode())
-        return ForwardResult(out, lse), device.last_report
+        return device.last_report
