@@ -1,8 +1,8 @@
 // The backward for Hopper: configuration of an instance, its kernel and launch.
 //
-// After FlashAttention-3 (Shah et al., 2024). A block of threads stays on its multiprocessor and takes
-// tiles of keys of a query head in turn. One warpgroup is the producer, each of the others the
-// consumer of 64 keys of the tile.
+// After FlashAttention-3 (Shah et al., 2024). A block of threads stays on its multiprocessor and
+// takes tiles of keys of a query head in turn. One warpgroup is the producer, each of the others
+// the consumer of 64 keys of the tile.
 #pragma once
 
 #include <cutlass/arch/reg_reconfig.h>
@@ -40,6 +40,7 @@ struct Backward {
   static constexpr BackwardFeatures kFeatures = kFeatures_;
   static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN;
   static_assert(kHeadDim % kBoxColumns == 0 && kHeadDim <= 128);
+  static_assert(!kFeatures.softcap || !kFeatures.alibi);
 
   static constexpr int kConsumers = kBlockN / kWarpgroupRows;
   static constexpr int kConsumerWarps = kConsumers * kWarpgroupThreads / kWarpThreads;
@@ -62,13 +63,16 @@ struct Backward {
   static constexpr int kScoreStages = 2;
   using DropoutTile = cuda::DropoutTile<kBlockM, kWarpgroupRows, kWarpgroupThreads>;
 
+  // dQ of the warps of a consumer
+  using Staged = float[kWarpgroupRows / kStagedRows][kStagedRows * kGradientColumns];
+
   struct Shared {
     alignas(1024) Element k[kBlockN * kHeadDim];
     alignas(1024) Element v[kBlockN * kHeadDim];
     alignas(1024) Element q[Tile::kStages][kBlockM * kHeadDim];
     alignas(1024) Element dout[Tile::kStages][kBlockM * kHeadDim];
     alignas(1024) Element dscores[kScoreStages][kBlockN * kBlockM];
-    alignas(1024) float dq[kConsumers][kWarpgroupRows / kStagedRows][kStagedRows * kGradientColumns];
+    alignas(1024) Staged dq[kConsumers];
     // of every query log-sum-exp in base 2 and softmax_d
     alignas(16) float2 statistics[Tile::kStages][kBlockM];
     KeyRing key_ring, value_ring;

@@ -1,5 +1,5 @@
-// The consumers of the backward: warpgroups of 64 keys each that recompute probabilities and make dK,
-// dV and together dQ.
+// The consumers of the backward: warpgroups of 64 keys each that recompute probabilities and make
+// dK, dV and together dQ.
 //
 // Scores are computed transposed, keys x queries, so that probabilities and their gradients are
 // operands in registers of the products that make dV and dK. dQ sums over the keys of all
@@ -47,7 +47,9 @@ __device__ void consume_backward(typename Instance::Shared& shared,
   const auto score_slice = score_mma.get_slice(warpgroup * kWarpgroupThreads);
   const auto key_slice = key_mma.get_slice(warpgroup * kWarpgroupThreads);
   const auto query_slice = query_mma.get_slice(warpgroup * kWarpgroupThreads);
-  const auto tile = [](auto* data, auto layout) { return make_tensor(make_smem_ptr(data), layout); };
+  const auto tile = [](auto* data, auto layout) {
+    return make_tensor(make_smem_ptr(data), layout);
+  };
   using KeyRows = RowsLayout<Element, kBlockN, kHeadDim, 1>;
   using KeyColumns = ColumnsLayout<Element, kBlockN, kHeadDim, 1>;
   using QueryRows = RowsLayout<Element, kBlockM, kHeadDim, Tile::kStages>;
@@ -63,13 +65,12 @@ __device__ void consume_backward(typename Instance::Shared& shared,
   const auto stored = tile(shared.dscores[0], ScoreRows{});
   const auto dscores_columns =
       query_slice.partition_fragment_A(tile(shared.dscores[0], ScoreColumns{}));
-  const auto k_columns =
-      query_slice.partition_fragment_B(tile(shared.k, KeyColumns{})(_, _, _0{}));
+  const auto k_columns = query_slice.partition_fragment_B(tile(shared.k, KeyColumns{})(_, _, _0{}));
 
   auto dk = partition_fragment_C(key_mma, Shape<Int<kBlockN>, Int<kHeadDim>>{});
   auto dv = partition_fragment_C(key_mma, Shape<Int<kBlockN>, Int<kHeadDim>>{});
-  using Operand = decltype(make_tensor<Element>(
-      Layout<Shape<Shape<_2, _2, _2>, _1, Int<kBlockM / 16>>>{}));
+  using Operand =
+      decltype(make_tensor<Element>(Layout<Shape<Shape<_2, _2, _2>, _1, Int<kBlockM / 16>>>{}));
 
   const Logits<kFeatures.softcap, kFeatures.alibi> logits(p);
   const cutlass::NumericArrayConverter<Element, float, 2> converter;
@@ -95,7 +96,8 @@ __device__ void consume_backward(typename Instance::Shared& shared,
     }
     for (int block = work.blocks.begin; block < work.blocks.end; ++block) {
       const int first_query = block * kBlockM;
-      auto scores_accumulator = partition_fragment_C(score_mma, Shape<Int<kBlockN>, Int<kBlockM>>{});
+      auto scores_accumulator =
+          partition_fragment_C(score_mma, Shape<Int<kBlockN>, Int<kBlockM>>{});
       auto dscores_accumulator =
           partition_fragment_C(score_mma, Shape<Int<kBlockN>, Int<kBlockM>>{});
       auto scores = rows_and_columns(scores_accumulator);
@@ -125,6 +127,14 @@ __device__ void consume_backward(typename Instance::Shared& shared,
                             first_query + kBlockM - 1)) {
         mask_scores(scores, work.band, key, query);
       }
+      // 0 for what dropout takes away
+      const auto keep = [&](int i, int j, float value) {
+        if constexpr (Instance::kFeatures.dropout) {
+          const auto& mask = shared.dropout[warpgroup];
+          return mask.keeps(positions.column(j), first_key, positions.row(i)) ? value : 0.f;
+        }
+        return value;
+      };
       auto probs_rows = rows_and_columns(probs);
 #pragma unroll
       for (int j = 0; j < size<1>(scores); j += 2) {
@@ -136,9 +146,9 @@ __device__ void consume_backward(typename Instance::Shared& shared,
           const float prob0 = exp2_fast(scores(i, j) * logits.factor - two.x);
           const float prob1 = exp2_fast(scores(i, j + 1) * logits.factor - two.z);
           *reinterpret_cast<cutlass::Array<Element, 2>*>(&probs_rows(i, j)) =
-              converter({prob0, prob1});
-          scores(i, j) = prob0;
-          scores(i, j + 1) = prob1;
+              converter({keep(i, j, prob0), keep(i, j + 1, prob1)});
+          scores(i, j) = prob0 * logits.derivative(scores(i, j));
+          scores(i, j + 1) = prob1 * logits.derivative(scores(i, j + 1));
         }
       }
       start_product<false>(key_mma, probs, dout_columns(_, _, _, position.stage), dv);
@@ -150,8 +160,8 @@ __device__ void consume_backward(typename Instance::Shared& shared,
             &shared.statistics[position.stage][positions.column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          dscores(i, j) = scores(i, j) * (dscores(i, j) - two.y);
-          dscores(i, j + 1) = scores(i, j + 1) * (dscores(i, j + 1) - two.w);
+          dscores(i, j) = scores(i, j) * (keep(i, j, dscores(i, j)) - two.y);
+          dscores(i, j + 1) = scores(i, j + 1) * (keep(i, j + 1, dscores(i, j + 1)) - two.w);
         }
       }
       shared.statistics_ring.release(position);

@@ -1,5 +1,5 @@
-// The producers of the backward: a thread that reads tiles of q, k, v and dout, and a warp that reads
-// what is known of every query.
+// The producers of the backward: a thread that reads tiles of q, k, v and dout, and a warp that
+// reads what is known of every query.
 #pragma once
 
 #include "backward_work.h"
@@ -79,8 +79,8 @@ __device__ void produce_statistics(typename Instance::Shared& shared,
         const bool exists = query < work.sequence.seqlen_q;
         const float lse = exists ? p.softmax_lse[offset + query] : -INFINITY;
         // a row that saw no key has probabilities of 0
-        shared.statistics[position.stage][row] = {
-            lse == -INFINITY ? INFINITY : lse * kLog2E, exists ? p.softmax_d[offset + query] : 0.f};
+        shared.statistics[position.stage][row] = {lse == -INFINITY ? INFINITY : lse * kLog2E,
+                                                  exists ? p.softmax_d[offset + query] : 0.f};
       }
       __syncwarp();
       if (lane == 0) shared.statistics_ring.full[position.stage].arrive();

@@ -7,8 +7,8 @@
 
 namespace flash_attn::cuda::sm90 {
 
-// Blocks of keys in the order of TileOrder, whose rows are queries: the roles are exchanged. Under a
-// causal mask the first keys have the most work, as the last queries have.
+// Blocks of keys in the order of TileOrder, whose rows are queries: the roles are exchanged. Under
+// a causal mask the first keys have the most work, as the last queries have.
 class KeyOrder {
  public:
   __host__ KeyOrder(AttentionParams p, int block_n, int64_t cache_bytes)
@@ -29,8 +29,8 @@ class KeyOrder {
   TileOrder order_;
 };
 
-// Keys first_key to last_key of a query head of a sequence, and the blocks of queries that see them.
-// `band` has keys for rows.
+// Keys first_key to last_key of a query head of a sequence, and the blocks of queries that see
+// them. `band` has keys for rows.
 template <class Tile, bool kVarlen, bool kMasked>
 struct KeyWork {
   int batch, head, head_k, block_n, first_key, last_key;

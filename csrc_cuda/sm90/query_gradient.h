@@ -1,5 +1,5 @@
-// dQ on its way from registers to the accumulator in global memory, by way of shared memory: the TMA
-// unit adds, so that no thread waits for memory.
+// dQ on its way from registers to the accumulator in global memory, by way of shared memory: the
+// TMA unit adds, so that no thread waits for memory.
 #pragma once
 
 #include <cute/arch/copy_sm90_tma.hpp>
@@ -13,8 +13,8 @@ namespace flash_attn::cuda::sm90 {
 // Rows of a warp.
 constexpr int kStagedRows = 16;
 
-// Start to add kStagedRows x kColumns from `tile`, or to write them; what lies outside of the tensor
-// is left out. One thread calls it.
+// Start to add kStagedRows x kColumns from `tile`, or to write them; what lies outside of the
+// tensor is left out. One thread calls it.
 template <bool kVarlen, int kColumns>
 __device__ void send_tile(const CUtensorMap& map, const TileOrigin& origin, int first_column,
                           const float* tile, bool add) {
@@ -24,9 +24,8 @@ __device__ void send_tile(const CUtensorMap& map, const TileOrigin& origin, int 
     for (int column = 0; column < kColumns; column += kFloats) {
       const float* box = tile + column * kStagedRows;
       if constexpr (kVarlen) {
-        operation.copy(&map, box, first_column + column,
-                       kRaggedRows - origin.length + origin.row, origin.head,
-                       origin.first + origin.length, int{kRaggedRows});
+        operation.copy(&map, box, first_column + column, kRaggedRows - origin.length + origin.row,
+                       origin.head, origin.first + origin.length, int{kRaggedRows});
       } else {
         operation.copy(&map, box, first_column + column, origin.row, origin.head, origin.batch);
       }
@@ -54,7 +53,8 @@ __device__ void send_query_gradient(const CUtensorMap& map, const BackwardParams
   if (lane == 0) finish_sending();
   __syncwarp();
   const ThreadPositions positions(lane);
-  const auto tile = make_tensor(make_smem_ptr(staged), RowsLayout<float, kStagedRows, kColumns, 1>{});
+  const auto tile =
+      make_tensor(make_smem_ptr(staged), RowsLayout<float, kStagedRows, kColumns, 1>{});
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
