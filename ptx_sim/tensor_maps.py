@@ -1,4 +1,4 @@
-"""Tensor maps: what the TMA unit reads and writes by. A real one is opaque; ours is a layout of its own in the same 128 bytes."""
+"""Tensor maps, by which the TMA unit reads and writes. A real one is opaque; ours has a layout of its own."""
 
 from __future__ import annotations
 

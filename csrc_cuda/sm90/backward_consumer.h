@@ -164,11 +164,11 @@ __device__ void consume_backward(typename Instance::Shared& shared,
           dscores(i, j + 1) = scores(i, j + 1) * (keep(i, j + 1, dscores(i, j + 1)) - two.w);
         }
       }
-      shared.statistics_ring.release(position);
       convert_to_operand(dscores_accumulator, dprobs);
       store_operand(dprobs, stored(_, _, buffer), warpgroup * kWarpgroupRows);
       cutlass::arch::fence_view_async_shared();
       sync_consumers<Instance::kConsumers>();
+      shared.statistics_ring.release(position);
 
       auto dq = partition_fragment_C(query_mma, Shape<Int<kBlockM>, Int<kHeadDim>>{});
       start_product<true>(query_mma, dscores_columns(_, _, _, buffer), k_columns, dq);

@@ -1,4 +1,4 @@
-"""cp.async.bulk.tensor and cp.reduce.async.bulk.tensor from shared memory: boxes written to a tensor, or added to it."""
+"""cp.async.bulk.tensor and its reduction, from shared memory: boxes written to a tensor, or added to it."""
 
 from __future__ import annotations
 

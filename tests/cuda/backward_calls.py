@@ -11,7 +11,7 @@ from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
 
 
 class BackwardCall:
-    """Parameters of a kernel whose tile has ``block_n`` keys; what it leaves alone of dk and dv is NaN, or 0 in varlen."""
+    """Parameters of a kernel whose tile has ``block_n`` keys; what it leaves of dk and dv is NaN, or 0 in varlen."""
 
     def __init__(
         self,

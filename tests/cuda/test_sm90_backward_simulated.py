@@ -105,6 +105,24 @@ def test_a_deterministic_call_writes_a_result_for_each_block_of_keys() -> None:
     _run(D64, _case(D64, causal=True, deterministic=True))
 
 
+OTHERS: dict[str, tuple[Kernel, dict[str, Any]]] = {
+    "d128 softcap": (Kernel(FP16, 128, (64, 128, 2), ("masked", "softcap"), "backward"), {"softcap": 2.0}),
+    "d64 alibi": (Kernel(BF16, 64, (128, 128, 2), ("masked", "alibi"), "backward"), {"alibi_dims": 2}),
+    "d64 dropout": (Kernel(BF16, 64, (128, 128, 2), ("masked", "dropout"), "backward"), {"dropout_p": 0.2}),
+    "d128 dropout": (
+        Kernel(FP16, 128, (64, 128, 2), ("varlen", "masked", "dropout"), "backward"),
+        {"varlen": True, "seqlens_q": (5, 131, 0), "seqlens_k": (17, 240, 3), "dropout_p": 0.2},
+    ),
+    "d64 without a mask": (Kernel(FP16, 64, (128, 128, 2), (), "backward"), {"causal": False}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kernels(name: str) -> None:
+    kernel, changes = OTHERS[name]
+    _run(kernel, _case(kernel, **{"causal": True, **changes}))
+
+
 def test_one_row_repeated_is_refused() -> None:
     case = _case(D64)
     spec, inputs = make_attention(case)
