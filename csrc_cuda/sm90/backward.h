@@ -13,7 +13,8 @@
 
 namespace flash_attn::cuda::sm90 {
 
-// Blocks of kBlockM queries, of which kStages are in shared memory, and a tile of 128 keys.
+// Blocks of kBlockM queries, of which kStages are in shared memory, and a tile of 128 keys. Softcap,
+// ALiBi and dropout make 128 queries 64, for want of registers.
 template <int kBlockM_, int kBlockN_, int kStages_>
 struct BackwardTile {
   static constexpr int kBlockM = kBlockM_, kBlockN = kBlockN_, kStages = kStages_;
@@ -35,7 +36,9 @@ struct BackwardArguments {
 template <class Element_, class Tile_, int kHeadDim_, BackwardFeatures kFeatures_>
 struct Backward {
   using Element = Element_;
-  using Tile = Tile_;
+  using Tile =
+      std::conditional_t<kFeatures_.softcap || kFeatures_.alibi || kFeatures_.dropout,
+                         BackwardTile<kWarpgroupRows, Tile_::kBlockN, Tile_::kStages>, Tile_>;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr BackwardFeatures kFeatures = kFeatures_;
   static constexpr int kBlockM = Tile::kBlockM, kBlockN = Tile::kBlockN;
