@@ -13,8 +13,8 @@
 
 namespace flash_attn::cuda::sm90 {
 
-// Blocks of kBlockM queries, of which kStages are in shared memory, and a tile of 128 keys. Softcap,
-// ALiBi and dropout make 128 queries 64, for want of registers.
+// Blocks of kBlockM queries, of which kStages are in shared memory, and a tile of 128 keys.
+// Softcap, ALiBi and dropout make 128 queries 64, for want of registers.
 template <int kBlockM_, int kBlockN_, int kStages_>
 struct BackwardTile {
   static constexpr int kBlockM = kBlockM_, kBlockN = kBlockN_, kStages = kStages_;
