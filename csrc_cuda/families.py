@@ -117,6 +117,14 @@ SM90 = Family(
             layouts=SEQUENCES,
             features=("softcap", "alibi"),
         ),
+        "backward": Phase(
+            tiles={
+                64: Tile((128, 128, 2), 197),
+                128: Tile((64, 128, 2), 195),
+            },
+            layouts=SEQUENCES,
+            features=("softcap", "alibi", "dropout", "deterministic"),
+        ),
         "split": Phase(
             tiles={
                 64: Tile((64, 128, 6), 105),

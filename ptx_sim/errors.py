@@ -46,7 +46,7 @@ class MisalignedError(KernelError):
 
 
 class MissingWaitError(KernelError):
-    """Shared memory was touched while an asynchronous copy to it was still in flight."""
+    """Shared memory was touched, or its thread ended, while an asynchronous copy of it was still in flight."""
 
 
 class SharedRaceError(KernelError):

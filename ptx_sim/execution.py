@@ -15,6 +15,7 @@ from ptx_sim.memory import GlobalMemory, LocalMemory
 from ptx_sim.program import Program
 from ptx_sim.report import RunReport
 from ptx_sim.shared_memory import WARP, SharedMemory
+from ptx_sim.tensor_stores import TensorStores
 from ptx_sim.threads import Shape, Threads
 from ptx_sim.transactions import Transactions
 from ptx_sim.types import Array
@@ -78,6 +79,7 @@ class Batch:
         t.local = LocalMemory(lanes, program.local_bytes)
         self.barriers, self.transactions = Barriers(self), Transactions(self)
         t.products = Products(-(-lanes // WARPGROUP))
+        t.stores = TensorStores()
         self.program, self.report, self.budget = program, report, budget
         self.steps: int = 0
         self._blocks = blocks
@@ -193,6 +195,7 @@ class Batch:
             t.live = t.live & ~mask
             self._all_live = False
             self.barriers.threads_left()
+            t.stores.threads_left(mask)
 
     def let_others_run(self) -> None:
         """The executing threads go on behind the block when nobody else can run."""

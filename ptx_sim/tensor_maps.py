@@ -1,4 +1,4 @@
-"""Tensor maps: what the TMA unit reads by. A real one is opaque; ours is a layout of its own in the same 128 bytes."""
+"""Tensor maps, by which the TMA unit reads and writes. A real one is opaque; ours has a layout of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class _Packed(ctypes.Structure):
         ("rank", ctypes.c_uint8),
         ("element", ctypes.c_uint8),
         ("swizzle", ctypes.c_uint8),
+        ("float32", ctypes.c_bool),
     )
 
 
@@ -38,6 +39,7 @@ class TensorMap:
         strides: Sequence[int],
         box: Sequence[int],
         swizzle: int = 0,
+        float32: bool = False,
     ) -> None:
         """Innermost dimension first.
 
@@ -48,6 +50,7 @@ class TensorMap:
             strides: bytes between neighbours of every dimension but the first; multiples of 16 below 2^40.
             box: elements of a transfer along each dimension, 1 to 256.
             swizzle: 0, or the 32, 64 or 128 bytes that the box's rows fill at most.
+            float32: whether elements are that, which matters to additions alone.
 
         Raises:
             ValueError: the driver would refuse the map.
@@ -64,7 +67,7 @@ class TensorMap:
         row = box[0] * element
         if row % 16 or swizzle not in (0, 32, 64, 128) or (swizzle and row > swizzle):
             raise ValueError(f"rows of {row} bytes with a swizzle of {swizzle}")
-        self.address, self.element, self.swizzle = address, element, swizzle
+        self.address, self.element, self.swizzle, self.float32 = address, element, swizzle, float32
         self.sizes, self.strides, self.box = list(sizes), [element, *strides], list(box)
 
     def pack(self) -> bytes:
@@ -80,6 +83,7 @@ class TensorMap:
             rank,
             self.element,
             self.swizzle,
+            self.float32,
         )
         return bytes(packed).ljust(_BYTES, b"\0")
 
@@ -97,6 +101,7 @@ class TensorMap:
             packed.strides[: rank - 1],
             packed.box[:rank],
             packed.swizzle,
+            packed.float32,
         )
 
     @property

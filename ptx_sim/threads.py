@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ptx_sim.async_copies import AsyncCopies
     from ptx_sim.execution import Batch
     from ptx_sim.instructions.warpgroup_matrix import Products
+    from ptx_sim.tensor_stores import TensorStores
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Threads:
         self.copies: AsyncCopies
         self.batch: Batch
         self.products: Products
+        self.stores: TensorStores
         self._constants: dict[Any, Array] = {}
 
     @property

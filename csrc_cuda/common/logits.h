@@ -23,6 +23,13 @@ struct Logits {
         factor(kSoftcap || kAlibi ? kLog2E
                                   : fmaxf(fabsf(p.softmax_scale * descale) * kLog2E, FLT_MIN)) {}
 
+  // What the softcap's derivative is, from the capped score or -inf; not with ALiBi.
+  __device__ float derivative(float capped) const {
+    if constexpr (!kSoftcap) return 1.f;
+    const float tanh = fmaxf(capped, -cap) / cap;
+    return 1.f - tanh * tanh;
+  }
+
   // Apply scale and cap; with `slope` positive, ALiBi lowers a logit by slope for each step that
   // `row(i)`, counted on the diagonal, is away from `key(j)`; rows and keys may change roles.
   // capped(i, j, tanh) hears of what the softcap's derivative needs.

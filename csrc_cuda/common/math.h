@@ -1,4 +1,4 @@
-// Constants and fast functions of base-2 softmax.
+// Constants and fast functions of base-2 softmax, and of indices.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -20,6 +20,12 @@ __device__ inline float exp2_fast(float x) {
 // tanh with an absolute error of a few units of 2^-24, which is what a capped score needs.
 __device__ inline float tanh_fast(float x) {
   return 1.f - __fdividef(2.f, exp2_fast(2.f * kLog2E * x) + 1.f);
+}
+
+// `x` as a value that is made anew: what is computed of it is not kept in registers through a loop.
+__device__ inline int remade(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }

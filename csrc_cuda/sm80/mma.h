@@ -6,17 +6,13 @@
 
 #include <cute/tensor.hpp>
 
+#include "common/math.h"
+
 namespace flash_attn::cuda::sm80 {
 
 using namespace cute;
 
 constexpr int kWarpThreads = 32;
-
-// `x` as a value that is made anew: what is computed of it is not kept in registers through a loop.
-__device__ inline int remade(int x) {
-  asm volatile("" : "+r"(x));
-  return x;
-}
 
 // Warps kWarpsM x kWarpsN (those along the rows are neighbours), 16 rows and 16 columns each.
 template <class Element, int kWarpsM, int kWarpsN = 1>

@@ -51,6 +51,15 @@ using OutMma = decltype(make_tiled_mma(
                          GMMA::Major::K, sizeof(Element) == 1 ? GMMA::Major::K : GMMA::Major::MN>(),
     Layout<Shape<Int<kBlockM / kWarpgroupRows>, _1, _1>>{}));
 
+// A (rows, sum) times B (columns, sum) transposed, both in shared memory with neighbours across the
+// sum; kWarpgroupsN of the warpgroups share rows.
+template <class Element, int kRows, int kColumns, int kSum, int kWarpgroupsN>
+using AcrossMma = decltype(make_tiled_mma(
+    GMMA::ss_op_selector<Element, Element, float,
+                         Shape<Int<kWarpgroupRows>, Int<kColumns / kWarpgroupsN>, Int<kSum>>,
+                         GMMA::Major::MN, GMMA::Major::MN>(),
+    Layout<Shape<Int<kRows / kWarpgroupRows>, Int<kWarpgroupsN>, _1>>{}));
+
 // Start c += a * b, or with kInit c = a * b; warpgroup_wait completes it.
 template <bool kInit, class Mma, class A, class B, class C>
 __device__ void start_product(const Mma& mma, const A& a, const B& b, C& c) {

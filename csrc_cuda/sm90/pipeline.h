@@ -75,6 +75,16 @@ struct Ring {
   }
 };
 
+// All threads of the consumer warpgroups, or of one of them, wait for each other; not in a kernel
+// that has Turns.
+template <int kWarpgroups>
+__device__ void sync_consumers() {
+  cutlass::arch::NamedBarrier::sync(kWarpgroups * kWarpgroupThreads, 0);
+}
+__device__ inline void sync_warpgroup(int warpgroup) {
+  cutlass::arch::NamedBarrier::sync(kWarpgroupThreads, 1 + warpgroup);
+}
+
 // Ping-pong: consumer warpgroups issue their matrix products in turn, so that one computes its
 // softmax while the tensor cores work for another. All take equally many turns.
 template <int kWarpgroups>

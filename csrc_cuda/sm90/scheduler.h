@@ -29,8 +29,7 @@ struct TileOrder {
     constexpr int64_t kMostTiles = 1 << 30;
     if (all * blocks_m > kMostTiles) {
       throw std::runtime_error("the call has " + std::to_string(all * blocks_m) +
-                               " blocks of queries; the kernel takes " +
-                               std::to_string(kMostTiles));
+                               " blocks of rows; the kernel takes " + std::to_string(kMostTiles));
     }
     const int64_t group = p.nheads_q / p.nheads_k;
     const int64_t head_bytes =

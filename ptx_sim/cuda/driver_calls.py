@@ -14,6 +14,7 @@ _FOUND, _NOT_FOUND = 0, 1
 _SUCCESS, _INVALID_VALUE = 0, 1
 # CUtensorMapDataType to bytes, for the types that take part in matrix products
 _ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 7: 4, 9: 2}
+_FLOAT32 = 7
 # CUtensorMapSwizzle to bytes
 _SWIZZLES = (0, 32, 64, 128)
 _UNIT_STRIDES = 1
@@ -38,6 +39,7 @@ def _encode_tiled(
             [strides[n] for n in range(rank - 1)],
             [box[n] for n in range(rank)],
             _SWIZZLES[swizzle],
+            kind == _FLOAT32,
         )
     except ValueError:
         return _INVALID_VALUE

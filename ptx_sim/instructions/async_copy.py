@@ -1,4 +1,4 @@
-"""cp.async: copies from global to shared memory, waiting for them, and mbarriers that count them."""
+"""cp: asynchronous copies between global and shared memory, waiting for them, and mbarriers that count them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from ptx_sim.decoding import Decoding, Execute, instruction
 from ptx_sim.instructions.moves import take_space
 from ptx_sim.instructions.tensor_copies import tensor_copy
+from ptx_sim.instructions.tensor_stores import stores, tensor_store
 from ptx_sim.syntax import Immediate, integer
 from ptx_sim.threads import Threads
 from ptx_sim.types import Array
@@ -14,10 +15,11 @@ from ptx_sim.types import Array
 
 @instruction("cp")
 def _(d: Decoding) -> Execute:
+    adds = d.flag("reduce")
     if not d.flag("async"):
         raise d.unsupported("only cp.async is modelled")
     if d.flag("bulk"):
-        return tensor_copy(d)
+        return tensor_store(d, adds) if adds or stores(d) else tensor_copy(d)
     d.category = "async_copy"
     if d.flag("mbarrier"):
         return _arrive(d)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ptx_sim.decoding import Decoding, Execute
@@ -29,27 +31,51 @@ def tensor_copy(d: Decoding) -> Execute:
     d.flag("L2::cache_hint")
     to, _ = d.address(0)
     barrier, _ = d.address(2)
-    source = d.operand(1)
-    if not isinstance(source, Address) or not isinstance(source.coordinates, Vector):
-        raise d.unsupported("a tensor map with coordinates is expected")
-    if not isinstance(source.base, Register):
-        raise d.unsupported("the address of a tensor map is expected in a register")
-    base = d.source(source.base, "s64")
-    coordinates = [d.source(item, "s32") for item in source.coordinates.items]
-    if len(coordinates) != rank:
-        raise d.unsupported(f"{rank} coordinates are expected")
-    offset = source.offset
+    tensors = TensorOperand(d, 1, rank)
 
     def execute(t: Threads) -> None:
-        maps = np.broadcast_to(base(t), t.count) + offset
-        where = [np.broadcast_to(read(t), t.count) for read in coordinates]
         targets, barriers = to(t), barrier(t)
+        boxes = tensors.read(t)
         for lane, key in t.batch.transactions.keys(t.mask, barriers):
-            tensor = _tensor_map(t, int(maps[lane]), rank, lane)
-            places, inside = tensor.places([int(axis[lane]) for axis in where])
+            tensor, places, inside = boxes(lane)
             _begin(t, lane, key, tensor, int(targets[lane]), places, inside)
 
     return execute
+
+
+class TensorOperand:
+    """The operand ``[map, {coordinates}]``."""
+
+    def __init__(self, d: Decoding, number: int, rank: int) -> None:
+        """Of a tensor of ``rank`` dimensions."""
+        operand = d.operand(number)
+        if not isinstance(operand, Address) or not isinstance(operand.coordinates, Vector):
+            raise d.unsupported("a tensor map with coordinates is expected")
+        if not isinstance(operand.base, Register):
+            raise d.unsupported("the address of a tensor map is expected in a register")
+        self._base, self._offset = d.source(operand.base, "s64"), operand.offset
+        self._coordinates = [d.source(item, "s32") for item in operand.coordinates.items]
+        if len(self._coordinates) != rank:
+            raise d.unsupported(f"{rank} coordinates are expected")
+
+    def read(self, t: Threads) -> Callable[[int], tuple[TensorMap, Array, Array]]:
+        """Return a function of a thread: its tensor map, and what :meth:`TensorMap.places` says of its box."""
+        maps = np.broadcast_to(self._base(t), t.count) + self._offset
+        where = [np.broadcast_to(read(t), t.count) for read in self._coordinates]
+
+        def box(lane: int) -> tuple[TensorMap, Array, Array]:
+            tensor = _tensor_map(t, int(maps[lane]), len(where), lane)
+            return tensor, *tensor.places([int(axis[lane]) for axis in where])
+
+        return box
+
+
+def check_box(tensor: TensorMap, shared: int, lane: int) -> None:
+    """KernelError where the unit does not take a box at a shared address."""
+    if shared % (tensor.swizzle * 8 or 128):
+        raise KernelError(f"a box with a swizzle of {tensor.swizzle} bytes at shared address {shared:#x}", lane)
+    if tensor.swizzle and tensor.box[0] * tensor.element != tensor.swizzle:
+        raise KernelError("a box whose rows do not fill the swizzle is not modelled", lane)
 
 
 def _tensor_map(t: Threads, address: int, rank: int, lane: int) -> TensorMap:
@@ -69,10 +95,7 @@ def _tensor_map(t: Threads, address: int, rank: int, lane: int) -> TensorMap:
 def _begin(
     t: Threads, lane: int, key: tuple[int, int], tensor: TensorMap, target: int, places: Array, inside: Array
 ) -> None:
-    if target % (tensor.swizzle * 8 or 128):
-        raise KernelError(f"a box with a swizzle of {tensor.swizzle} bytes to shared address {target:#x}", lane)
-    if tensor.swizzle and tensor.box[0] * tensor.element != tensor.swizzle:
-        raise KernelError("a box whose rows do not fill the swizzle is not modelled", lane)
+    check_box(tensor, target, lane)
     threads = np.full(len(places), lane)
     written = swizzled(target + np.arange(len(places)) * 16, tensor.swizzle)
     flat, granules = t.shared.begin_copy(threads, written, 16)

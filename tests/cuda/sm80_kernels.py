@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kernel_params import (
-    BackwardParams,
-    ForwardParams,
-    Params,
-    SplitParams,
-    fill,
-    fill_split,
-    lengths_of_caches,
-    put,
-    strides,
-)
+from backward_calls import BackwardCall
+from kernel_params import ForwardParams, Params, SplitParams, fill, fill_split, lengths_of_caches, put
 from torch import Tensor
 
 import ptx_sim
@@ -175,24 +166,11 @@ def backward(
     dout: Tensor,
     dlse: Tensor,
 ) -> Gradients:
-    """As BackwardParams asks for it, with the sums over splits and grouped heads that the host adds."""
-    softmax_d = (dout.float() * result.out.float()).sum(-1).transpose(-1, -2) - dlse
-    scaled_d = (softmax_d * (1 - spec.dropout_p)).contiguous()
-    splits = _blocks(inputs.max_seqlen_k, unit[name].block_n) if spec.deterministic else 1
-    dq = torch.zeros((splits, *inputs.q.shape))
-    unwritten = 0.0 if spec.varlen_q else float("nan")
-    dk, dv = (x.new_full((*x.shape[:-2], spec.nheads_q, x.shape[-1]), unwritten) for x in (inputs.k, inputs.v))
-    lse = result.softmax_lse
-    params = BackwardParams()
-    fill(params, spec, inputs)
-    put(params, dout=dout, softmax_lse=lse, softmax_d=scaled_d, dk=dk, dv=dv)
-    put(params, dq_accumulator=dq)
-    params.dq_strides, params.dq_split_stride = strides(dq[0]), dq.stride(0)
+    """As BackwardParams asks for it, with what the host adds."""
+    call = BackwardCall(spec, inputs, result, dout, dlse, unit[name].block_n)
     blocks = _blocks(inputs.max_seqlen_k, unit[name].block_n) * spec.nheads_q * inputs.batch_size
-    unit.launch(name, blocks, params, (*_tensors(inputs), dout, lse, scaled_d, dk, dv, dq))
-    grouped = (spec.nheads_k, spec.nheads_per_group)
-    dk, dv = (x.float().unflatten(-2, grouped).sum(-2).to(x.dtype) for x in (dk, dv))
-    return Gradients(dq.sum(0).to(inputs.q.dtype), dk, dv, softmax_d)
+    unit.launch(name, blocks, call.params, call.tensors)
+    return call.gradients()
 
 
 def split(

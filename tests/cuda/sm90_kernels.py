@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from backward_calls import BackwardCall
 from kernel_params import ForwardParams, Params, SplitParams, fill, fill_split, lengths_of_caches, put
 from sm80_kernels import cutlass_include, headers_hash
 from torch import Tensor
 
 from flash_attn.attention_spec import AttentionSpec
-from flash_attn.backends.base import AttentionInputs, ForwardResult
+from flash_attn.backends.base import AttentionInputs, ForwardResult, Gradients
 from ptx_sim.cuda.device import cuda_device
 from ptx_sim.cuda.library import library_folder
 from ptx_sim.report import RunReport
@@ -63,7 +64,7 @@ class Kernel(NamedTuple):
     @property
     def source(self) -> str:
         """The library's source."""
-        order = ("varlen", "paged", "masked", "softcap", "alibi")
+        order = ("varlen", "paged", "masked", "softcap", "alibi", "dropout", "deterministic")
         is_fp8 = self.dtype.itemsize == 1
         title = self.phase.title()
         return _SOURCE.format(
@@ -112,8 +113,7 @@ def forward(
     params = ForwardParams()
     fill(params, spec, inputs)
     put(params, out=out, softmax_lse=lse)
-    report = _launch(kernel, params, (*inputs, out, lse), multiprocessors)
-    return ForwardResult(out, lse), report
+    return ForwardResult(out, lse), _launch(kernel, params, (*inputs, out, lse), multiprocessors)
 
 
 def split(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs, num_splits: int) -> tuple[Tensor, Tensor]:
@@ -123,6 +123,21 @@ def split(kernel: Kernel, spec: AttentionSpec, inputs: AttentionInputs, num_spli
     out, lse = fill_split(params, spec, inputs, num_splits)
     _launch(kernel, params, (*inputs, out, lse))
     return out, lse
+
+
+def backward(
+    kernel: Kernel,
+    spec: AttentionSpec,
+    inputs: AttentionInputs,
+    result: ForwardResult,
+    dout: Tensor,
+    dlse: Tensor,
+    multiprocessors: int = 3,
+) -> Gradients:
+    """As BackwardParams asks for it, with what the host adds; errors as :func:`forward` has them."""
+    call = BackwardCall(spec, inputs, result, dout, dlse, kernel.tile[1])
+    _launch(kernel, call.params, call.tensors, multiprocessors)
+    return call.gradients()
 
 
 def _launch(kernel: Kernel, params: Params, values: tuple[object, ...], multiprocessors: int = 3) -> RunReport | None:

@@ -83,6 +83,7 @@ def test_the_library_loads_without_a_gpu_and_finds_its_kernels(build_library: Bu
         "forward_sm90_bf16_d64_dense_masked",
         "forward_sm90_fp8_d64_dense_masked",
         "forward_sm80_bf16_d64_dense_masked",
+        "backward_sm90_bf16_d64_dense_masked",
         "backward_sm80_bf16_d64_dense_masked",
     }
     assert list(blocks.values()) == [True] * len(served) + [False] * len(not_served), blocks
