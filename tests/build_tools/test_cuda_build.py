@@ -29,7 +29,7 @@ def cuda(machine: FakeMachine, tmp_path: Path) -> FakeMachine:
 
 def build(cuda: FakeMachine, tmp_path: Path, only: str = "*") -> tuple[CudaBuild, Detection]:
     output = tmp_path / "out" / "_cuda.so"
-    return CudaBuild(("80", "90"), (128,), "minimal", tmp_path / "build", output, 2, (only,)), cuda.detect()
+    return CudaBuild(("80", "120"), (128,), "minimal", tmp_path / "build", output, 2, (only,)), cuda.detect()
 
 
 def test_it_compiles_the_instances_and_the_binding_once(cuda: FakeMachine, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_the_commands(cuda: FakeMachine, tmp_path: Path) -> None:
     (link,) = (line for line in compilations(tmp_path) if "_cuda.so" in line)
     for part in (
         "-gencode=arch=compute_80,code=sm_80",
-        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_120,code=sm_120",
         f"-isystem {cuda.site}/cutlass_library/source/include",
         "-Xptxas=-v",
     ):
@@ -80,7 +80,7 @@ def test_a_simulated_build_has_ptx_and_a_shared_runtime(cuda: FakeMachine, tmp_p
     assert len(kernels) == 1 + len(portable_kernels())
     for kernel in kernels:
         assert "-gencode=arch=compute_80,code=compute_80" in kernel
-        assert "-gencode=arch=compute_90a,code=compute_90a" in kernel
+        assert "-gencode=arch=compute_120,code=compute_120" in kernel
     assert "-lcudart " in f"{link} "
     assert "static" not in link
 
@@ -92,7 +92,7 @@ def test_nvcc_compiles_several_architectures_at_a_time(cuda: FakeMachine, tmp_pa
 
 
 def test_nothing_to_build_is_an_error(cuda: FakeMachine, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="has no CUDA kernels named nothing for FLASH_ATTN_CUDA_ARCHS=80;90"):
+    with pytest.raises(BuildError, match="has no CUDA kernels named nothing for FLASH_ATTN_CUDA_ARCHS=80;120"):
         compile_extension(*build(cuda, tmp_path, "nothing"))
 
 
