@@ -52,7 +52,7 @@ def forward(library: NativeLibrary, spec: AttentionSpec, inputs: AttentionInputs
         if over_caches(spec) or _prefers_split(library, spec, arch):
             return native_split.forward(library, spec, inputs, block_size(library, "split", spec, arch))
         batch, seqlen_q, nheads_q, _ = inputs.q.shape
-        result = forward(library, spec._replace(varlen_q=True), _flattened(inputs))
+        result = forward(library, spec._replace(varlen_q=True, kv_layout="varlen"), _flattened(inputs))
         softmax_lse = result.softmax_lse.view(nheads_q, batch, seqlen_q).transpose(0, 1).contiguous()
         return ForwardResult(result.out.view(batch, seqlen_q, nheads_q, -1), softmax_lse)
     q = inputs.q
@@ -143,7 +143,9 @@ def _dense_gradients(
     """Gradients of a dense call with ``seqused_k``, which runs as a varlen one."""
     lse, flat_d = (x.transpose(0, 1).reshape(spec.nheads_q, -1) for x in (result.softmax_lse, scaled_d))
     flat_dout = dout.reshape(-1, *dout.shape[2:])
-    flat = _gradients(library, spec._replace(varlen_q=True), _flattened(inputs), flat_dout, lse, flat_d)
+    flat = _gradients(
+        library, spec._replace(varlen_q=True, kv_layout="varlen"), _flattened(inputs), flat_dout, lse, flat_d
+    )
     dq, dk, dv = (grad.view(x.shape) for grad, x in zip(flat, (inputs.q, inputs.k, inputs.v), strict=True))
     return dq, dk, dv
 
