@@ -183,6 +183,12 @@ def is_fp8(case: Case) -> bool:
     return case.dtype.itemsize == 1 or (case.kv_dtype is not None and case.kv_dtype.itemsize == 1)
 
 
+def is_extended(case: Case) -> bool:
+    """Whether the case has an argument of the v3 interface that the native backends refuse."""
+    used_rows = isinstance(case, AttentionCase) and case.seqused_q
+    return case.qv or case.attention_chunk != 0 or used_rows
+
+
 def failures(name: str) -> list[Comparison]:
     """What the backend in force computes of a case further from the oracle than is allowed."""
     case = FULL[name]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from flash_attn.testing import AttentionCase, DecodeCase
-from tests.decode_grid import CORE, SIMULATED, is_fp8
+from tests.decode_grid import CORE, SIMULATED, is_extended, is_fp8
 from tests.native_cases import main
 
 _FORWARD = AttentionCase(
@@ -47,7 +47,9 @@ FP8_CASES: dict[str, AttentionCase | DecodeCase] = {
 }
 # What of the grid of decoding these kernels compute, in their dtype.
 GRID: dict[str, AttentionCase | DecodeCase] = {
-    name: replace(CORE[name], dtype=torch.bfloat16) for name in SIMULATED if not is_fp8(CORE[name])
+    name: replace(case, dtype=torch.bfloat16)
+    for name, case in CORE.items()
+    if name in SIMULATED and not is_fp8(case) and not is_extended(case)
 }
 CASES: dict[str, AttentionCase | DecodeCase] = {
     "forward": _FORWARD,
