@@ -134,7 +134,8 @@ void launch_backward(const BackwardParams& p, cudaStream_t stream) {
       tensor_maps<Element, kVarlen, kBlockM, kBlockN>(p),
       tensor_map<Element, kVarlen>("dout", p.dout, p.dout_strides, p.head_dim_v, p.seqlen_q,
                                    p.nheads_q, p.batch, kBlockM),
-      query_gradient_map<kVarlen>(p, kBlockN), p, KeyOrder(p, kBlockN, cache_bytes / 2)};
+      query_gradient_map<kVarlen>(p, kBlockN), p,
+      KeyOrder(p, kBlockN, cache_bytes / 2, sizeof(Element))};
   launch(backward_kernel<Instance>, std::min(multiprocessors, arguments.order.tile_order().tiles()),
          Instance::kThreads, Instance::kSharedBytes, arguments, stream);
 }

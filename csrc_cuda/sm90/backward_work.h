@@ -11,8 +11,8 @@ namespace flash_attn::cuda::sm90 {
 // a causal mask the first keys have the most work, as the last queries have.
 class KeyOrder {
  public:
-  __host__ KeyOrder(AttentionParams p, int block_n, int64_t cache_bytes)
-      : order_(transposed(p), block_n, cache_bytes) {}
+  __host__ KeyOrder(AttentionParams p, int block_n, int64_t cache_bytes, int element_bytes)
+      : order_(transposed(p), block_n, cache_bytes, element_bytes) {}
   __host__ __device__ const TileOrder& tile_order() const { return order_; }
   __device__ TileIndex operator[](int tile) const {
     TileIndex index = order_[tile];
