@@ -48,7 +48,7 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
     folder = build_library(ARCHS, KERNELS, False).parent
     cuobjdump = find_cuobjdump(detection)
     objects = sorted(folder.glob("*ward_sm*.o"))
-    assert len(objects) == 4
+    assert len(objects) == 5
     for path in objects:
         figures = read_ptxas(Path(f"{path}.remarks").read_text(), path.stem)
         counts = count_instructions(cuobjdump, path, path.stem)
