@@ -62,12 +62,11 @@ class _Tokens(NamedTuple):
     """The rows of ``(batch, seqlen, ...)`` or ``(total, ...)`` one after another, int64.
 
     ``sequence`` and ``place`` tell where a row stands; rows behind the last sequence go on counting in it, beyond its
-    ``counts`` of rows. ``starts`` is the first row of every sequence.
+    ``counts`` of rows.
     """
 
     sequence: Tensor
     place: Tensor
-    starts: Tensor
     counts: Tensor
 
     @classmethod
@@ -85,7 +84,7 @@ class _Tokens(NamedTuple):
             sequence = torch.searchsorted(ends, row, right=True).clamp(max=max(ends.shape[0] - 1, 0))
         if starts.shape[0] == 0:
             row = sequence = row[:0]
-        return cls(sequence, row - starts[sequence], starts, counts)
+        return cls(sequence, row - starts[sequence], counts)
 
 
 def _rotated(spec: AttentionSpec, inputs: DecodeInputs, x: Tensor, positions: Tensor) -> Tensor:
@@ -111,8 +110,8 @@ def _in_cache_dtype(new: Tensor, cache: Tensor, descale: Tensor | None, tokens: 
 class _Slots(NamedTuple):
     """Where each row is written: cache row, offset, the row that is written there, and whether it is written at all.
 
-    A row without room repeats the write of its sequence's last row that fits, or writes back what the first slot
-    holds when none fits, so that no slot receives two different values and nothing waits for the host.
+    A row without room repeats the write of the first row that has room, or writes back what its slot holds when none
+    has, so that no slot receives two different values and nothing waits for the host.
     """
 
     rows: Tensor
@@ -133,11 +132,10 @@ class _Slots(NamedTuple):
             rows = sequence if inputs.cache_batch_idx is None else inputs.cache_batch_idx.long()[sequence]
             offsets = positions
         fits = fits & (rows >= 0) & (rows < inputs.k_cache.shape[0])
-        fitting = torch.zeros_like(tokens.counts).index_add_(0, sequence, fits.long())[sequence]
-        source = tokens.starts[sequence] + torch.minimum(tokens.place, (fitting - 1).clamp(min=0))
-        source = source.clamp(max=max(positions.shape[0] - 1, 0))
+        row = torch.arange(fits.shape[0], device=fits.device)
+        source = torch.where(fits, row, fits.long().argmax()) if fits.shape[0] else row
         rows, offsets = rows[source].clamp(0, inputs.k_cache.shape[0] - 1), offsets[source]
-        return cls(rows, offsets.clamp(0, max(page_size - 1, 0)), source, fitting > 0)
+        return cls(rows, offsets.clamp(0, max(page_size - 1, 0)), source, fits.any())
 
 
 def _write(cache: Tensor, slots: _Slots, new: Tensor) -> None:
@@ -145,4 +143,4 @@ def _write(cache: Tensor, slots: _Slots, new: Tensor) -> None:
     if new.numel() == 0 or cache.numel() == 0:
         return
     held = cache[slots.rows, slots.offsets]
-    cache[slots.rows, slots.offsets] = torch.where(slots.room[:, None, None], new[slots.source], held)
+    cache[slots.rows, slots.offsets] = torch.where(slots.room, new[slots.source], held)
