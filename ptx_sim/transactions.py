@@ -1,7 +1,8 @@
 """mbarriers of shared memory, and the transfers of the TMA unit that complete on them.
 
-A transfer arrives as late as it can: when nothing else can run any more, and the newest first, since nothing orders
-them. So what is read without waiting for its own transfer is found.
+A transfer arrives as late as it can, when nothing else can run any more. Nothing orders transfers: the newest comes
+first in every other block, the oldest in those between, so what is read without waiting for its own transfer is found
+in one of them, whichever transfer is waited for instead.
 """
 
 from __future__ import annotations
@@ -174,10 +175,10 @@ class Transactions:
         self._transfers.append(Arrivals(mask, addresses, deliver))
 
     def deliver(self) -> bool:
-        """Let the newest transfer arrive; whether there was one."""
+        """Let a transfer arrive; whether there was one."""
         if not self._transfers:
             return False
-        transfer = self._transfers.pop()
+        transfer = self._transfers.pop(self._next())
         transfer.deliver()
         if isinstance(transfer, Arrivals):
             self.arrive(transfer.mask, transfer.addresses)
@@ -195,6 +196,17 @@ class Transactions:
             self._batch.threads.shared.some_ended()
         self._complete(barrier)
         return True
+
+    def _next(self) -> int:
+        """Place of the transfer that arrives next: the newest, or the oldest of its block."""
+        blocks = [self._block(transfer) for transfer in self._transfers]
+        oldest_first = sum(self._batch.block_name(blocks[-1])) % 2
+        return blocks.index(blocks[-1]) if oldest_first else -1
+
+    def _block(self, transfer: Transfer | Arrivals) -> int:
+        if isinstance(transfer, Transfer):
+            return transfer.key[0]
+        return int(transfer.mask.argmax()) // (WARP * self._batch.threads.shared.warps)
 
     def describe(self) -> str:
         """Who waits, for the message of a deadlock."""

@@ -40,7 +40,9 @@ def _address(data: bytes) -> tuple[np.ndarray[Any, Any], int]:
     return held, held.ctypes.data + skipped
 
 
-def _load(body: str, tensor: np.ndarray[Any, Any], box: tuple[int, int], threads: int = 64) -> np.ndarray[Any, Any]:
+def _load(
+    body: str, tensor: np.ndarray[Any, Any], box: tuple[int, int], threads: int = 64, blocks: int = 1
+) -> np.ndarray[Any, Any]:
     rows, columns = tensor.shape
     size = tensor.itemsize
     packed = TensorMap(tensor.ctypes.data, size, (columns, rows), (columns * size,), box).pack()
@@ -49,7 +51,7 @@ def _load(body: str, tensor: np.ndarray[Any, Any], box: tuple[int, int], threads
     memory = ptx_sim.GlobalMemory()
     memory.add_array(held, "map")
     memory.add_array(tensor, "tensor")
-    launch(kernel(body, 2, SHARED), address, out, threads=threads, memory=memory)
+    launch(kernel(body, 2, SHARED), address, out, threads=threads, blocks=blocks, memory=memory)
     return out
 
 
@@ -65,6 +67,20 @@ def test_a_load_without_a_wait_is_found() -> None:
     tensor = np.ones((10, 12), np.uint32)
     with pytest.raises(ptx_sim.MissingWaitError):
         _load(BEGIN + LOAD.format(bytes=256, x=0, y=0) + "bar.sync 0;" + STORE, tensor, (8, 8))
+
+
+@pytest.mark.parametrize("waited", [0, 1], ids=["the first", "the second"])
+def test_a_load_is_not_there_when_another_is(waited: int) -> None:
+    begin = BEGIN.replace("READY:", "mbarrier.init.shared::cta.b64 [%r2 + 8], 1;\nREADY:")
+    load = LOAD.format(bytes=256, x=0, y=0)
+    second = load.replace("LOADED", "ALSO").replace("[%r2]", "[%r2 + 8]").replace("[%r1]", "[%r1 + 1024]")
+    both = WAIT + WAIT.replace("AGAIN", "LATER").replace("DONE", "THERE").replace("[%r2]", "[%r2 + 8]")
+    tensor = np.ones((10, 12), np.uint32)
+    _load(begin + load + second + both + STORE, tensor, (8, 8), blocks=2)
+    wait = WAIT.replace("[%r2]", f"[%r2 + {8 * waited}]")
+    other = STORE.replace("[%r5]", f"[%r5 + {1024 * (1 - waited)}]", 1)
+    with pytest.raises(ptx_sim.MissingWaitError):
+        _load(begin + load + second + wait + other, tensor, (8, 8), blocks=2)
 
 
 @pytest.mark.parametrize(("announced", "error"), [(512, ptx_sim.DeadlockError), (128, ptx_sim.KernelError)])
