@@ -1,4 +1,7 @@
-"""Builds a few CK kernels with the toolchain of scripts/install_hip_toolchain.sh; later runs reuse the objects."""
+"""Builds a few CK kernels with the toolchain of scripts/install_hip_toolchain.sh; later runs reuse the objects.
+
+Every worker of pytest-xdist has a folder of its own.
+"""
 
 import os
 from collections.abc import Callable
@@ -16,7 +19,7 @@ BuildLibrary = Callable[[str, tuple[str, ...]], Path]
 
 
 @pytest.fixture(scope="session")
-def build_library() -> BuildLibrary:
+def build_library(worker_id: str) -> BuildLibrary:
     """Return a function that builds kernels (by pattern) for an architecture and returns the library."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("HIP_TOOLCHAIN") or cache / "flash-attn" / "hip-toolchain")
@@ -28,7 +31,7 @@ def build_library() -> BuildLibrary:
     jobs, _ = bounded_jobs(settings, detection, GIB_PER_JOB["rocm"])
 
     def build(arch: str, only: tuple[str, ...]) -> Path:
-        where = ROOT / "build" / "ck-tests" / arch
+        where = ROOT / "build" / "ck-tests" / worker_id / arch
         compile_extension(CkBuild((arch,), (96, 128, 192), "default", where, where / "_ck.so", jobs, only), detection)
         return where / "_ck.so"
 

@@ -10,7 +10,6 @@ from ck_cases import KERNELS
 
 from build_tools.detect import detect
 from build_tools.kernel_report import code_objects, count_instructions, find_objdump, read_remarks
-from build_tools.native_build import ROOT
 from build_tools.settings import Settings
 
 pytestmark = pytest.mark.hip
@@ -19,8 +18,7 @@ BuildLibrary = Callable[[str, tuple[str, ...]], Path]
 
 @pytest.mark.parametrize("arch", KERNELS)
 def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibrary, arch: str) -> None:
-    build_library(arch, KERNELS[arch])
-    objects = sorted((ROOT / "build" / "ck-tests" / arch).glob("*_gfx*.o"))
+    objects = sorted(build_library(arch, KERNELS[arch]).parent.glob("*_gfx*.o"))
     rocm = detect(Settings(rocm_path=Path(os.environ["HIP_TOOLCHAIN"]))).rocm
     assert objects
     assert rocm
@@ -37,6 +35,6 @@ def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibra
 def test_every_instance_has_a_symbol_of_its_own(build_library: BuildLibrary) -> None:
     library = build_library("gfx942", KERNELS["gfx942"])
     symbols = set(re.findall(rb"6kernelINS0_\d+(\w+?)E", library.read_bytes()))
-    sources = list((ROOT / "build" / "ck-tests" / "gfx942" / "generated").glob("*.hip"))
+    sources = list((library.parent / "generated").glob("*.hip"))
     assert sources
     assert symbols >= {path.stem.encode() for path in sources}

@@ -1,4 +1,4 @@
-"""Builds a few CUDA kernels with nvcc; later runs reuse the objects."""
+"""Builds a few CUDA kernels with nvcc, in a folder for every worker of pytest-xdist; later runs reuse the objects."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,12 +27,12 @@ def detection() -> Detection:
 
 
 @pytest.fixture(scope="session")
-def build_library(detection: Detection) -> BuildLibrary:
+def build_library(detection: Detection, worker_id: str) -> BuildLibrary:
     """Return a function that builds kernels (by pattern) for architectures, perhaps to be simulated."""
     jobs, _ = bounded_jobs(Settings.from_environment(), detection, GIB_PER_JOB["cuda"])
 
     def build(archs: tuple[str, ...], only: tuple[str, ...], simulated: bool) -> Path:
-        where = ROOT / "build" / "cuda-tests" / ("-".join(archs) + "-simulated" * simulated)
+        where = ROOT / "build" / "cuda-tests" / worker_id / ("-".join(archs) + "-simulated" * simulated)
         plan = CudaBuild(archs, (64,), "default", where, where / "_cuda.so", jobs, only)
         compile_extension(replace(plan, simulated=simulated), detection)
         return plan.output
