@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ck_cases import KERNELS
+from ck_cases import KERNELS, SLOW_KERNELS
 
 from build_tools.detect import detect
 from build_tools.kernel_report import code_objects, count_instructions, find_objdump, read_remarks
@@ -16,9 +16,13 @@ pytestmark = pytest.mark.hip
 BuildLibrary = Callable[[str, tuple[str, ...]], Path]
 
 
-@pytest.mark.parametrize("arch", KERNELS)
-def test_no_kernel_spills_and_each_multiplies_matrices(build_library: BuildLibrary, arch: str) -> None:
-    objects = sorted(build_library(arch, KERNELS[arch]).parent.glob("*_gfx*.o"))
+@pytest.mark.parametrize(
+    ("arch", "kernels"), [*KERNELS.items(), pytest.param("gfx942", SLOW_KERNELS, marks=pytest.mark.slow)]
+)
+def test_no_kernel_spills_and_each_multiplies_matrices(
+    build_library: BuildLibrary, arch: str, kernels: tuple[str, ...]
+) -> None:
+    objects = sorted(build_library(arch, kernels).parent.glob("*_gfx*.o"))
     rocm = detect(Settings(rocm_path=Path(os.environ["HIP_TOOLCHAIN"]))).rocm
     assert objects
     assert rocm
