@@ -113,7 +113,7 @@ def _attend(
         else:
             weights = factors = score_tile(tile, q, keys.block(column0, column1), workspace).exp2_()
             tile.clear_hidden(weights)
-        sums = weights.sum(-1, dtype=dtype)
+        sums = row_sums(weights, dtype, workspace)
         total = sums if total is None else total.add_(sums)
         weighted = _add_values(tile, factors, values, weighted, workspace)
     assert total is not None
@@ -161,6 +161,13 @@ def attend_shifted(
     empty = total == 0
     log2_total = torch.where(empty, float("-inf"), total.log2() + largest)
     return weighted, total.masked_fill_(empty, 1.0), log2_total
+
+
+def row_sums(weights: Tensor, dtype: torch.dtype, workspace: Workspace) -> Tensor:
+    """Sums of rows in the accumulation dtype; PyTorch's own sum of bf16 makes a new fp32 copy each time."""
+    if weights.dtype != dtype:
+        weights = workspace.take("wide weights", tuple(weights.shape), dtype).copy_(weights)
+    return weights.sum(-1)
 
 
 def _add_values(tile: Tile, weights: Tensor, values: KeyTiles, weighted: Tensor | None, workspace: Workspace) -> Tensor:
