@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sm90_cases
 import torch
 from sm90_kernels import Kernel, backward
 
@@ -43,18 +44,9 @@ def _run(kernel: Kernel, case: AttentionCase, multiprocessors: int = 3) -> None:
     assert all(comparison.passed for comparison in comparisons), comparisons
 
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "unbounded": {},
-    "causal": {"causal": True},
-    "rows without keys": {"causal": True, "seqlens_q": (300,), "seqlens_k": (130,)},
+SHAPES = sm90_cases.SHAPES | {
     "window": {"window_size": (70, 9), "seqlens_q": (400,), "seqlens_k": (600,)},
-    "keys without rows": {"window_size": (9, 0), "seqlens_q": (3,), "seqlens_k": (400,)},
-    "one of each": {"seqlens_q": (1,), "seqlens_k": (1,)},
-    "no keys": {"seqlens_k": (0, 0)},
     "grouped heads": {"nheads_q": 6, "nheads_k": 2, "seqlens_q": (100,), "seqlens_k": (140,)},
-    "small head dims": {"head_dim": 40, "head_dim_v": 24},
-    "negative scale": {"softmax_scale": -0.3},
-    "scale of zero": {"softmax_scale": 0.0, "causal": True},
 }
 
 
@@ -64,11 +56,7 @@ def test_masks_and_shapes(kernel: Kernel, name: str) -> None:
     _run(kernel, replace(_case(kernel), **SHAPES[name]))
 
 
-RAGGED: dict[str, dict[str, Any]] = {
-    "every length": {"seqlens_q": (5, 131, 64, 0, 1), "seqlens_k": (17, 240, 0, 3, 1)},
-    "keys in use": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "seqused": True},
-    "one row": {"seqlens_q": (1,), "seqlens_k": (1,)},
-    "small head dims": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "head_dim": 72, "head_dim_v": 104},
+RAGGED = sm90_cases.RAGGED | {
     "one result for each block of keys": {"seqlens_q": (70, 40), "seqlens_k": (300, 130), "deterministic": True},
 }
 

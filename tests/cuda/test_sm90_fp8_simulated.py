@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sm90_cases
 import torch
 from sm90_kernels import Kernel, forward
 
@@ -47,16 +48,11 @@ def _run(kernel: Kernel, case: AttentionCase) -> None:
     assert all(comparison.passed for comparison in comparisons), comparisons
 
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "unbounded": {},
+# head dims of 8 bits are multiples of 16
+SHAPES = sm90_cases.SHAPES | {
     "no descales": {"descale": False, "causal": True},
-    "rows without keys": {"causal": True, "seqlens_q": (300,), "seqlens_k": (130,)},
-    "window": {"window_size": (70, 9), "seqlens_k": (600, 600)},
-    "one of each": {"seqlens_q": (1,), "seqlens_k": (1,)},
-    "no keys": {"seqlens_k": (0, 0)},
     "grouped heads": {"nheads_q": 6, "nheads_k": 2, "causal": True},
     "small head dims": {"head_dim": 48, "head_dim_v": 16},
-    "negative scale": {"softmax_scale": -0.3},
 }
 
 
@@ -66,9 +62,7 @@ def test_masks_and_shapes(kernel: Kernel, name: str) -> None:
     _run(kernel, replace(_case(kernel), **SHAPES[name]))
 
 
-RAGGED: dict[str, dict[str, Any]] = {
-    "every length": {"seqlens_q": (5, 231, 64, 0, 1), "seqlens_k": (17, 340, 0, 3, 1)},
-    "keys in use": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "seqused": True},
+RAGGED = sm90_cases.RAGGED | {
     "small head dims": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "head_dim": 80, "head_dim_v": 112},
 }
 

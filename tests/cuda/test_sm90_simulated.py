@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from sm90_cases import RAGGED, SHAPES
 from sm90_kernels import Kernel, forward
 
 from flash_attn.testing import AttentionCase, compare_results, make_attention
@@ -40,33 +41,10 @@ def _run(kernel: Kernel, case: AttentionCase, multiprocessors: int = 3) -> None:
     assert all(comparison.passed for comparison in comparisons), comparisons
 
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "unbounded": {},
-    "causal": {"causal": True},
-    "rows without keys": {"causal": True, "seqlens_q": (300,), "seqlens_k": (130,)},
-    "window": {"window_size": (70, 9), "seqlens_k": (600, 600)},
-    "keys without rows": {"window_size": (9, 0), "seqlens_q": (3,), "seqlens_k": (400,)},
-    "one of each": {"seqlens_q": (1,), "seqlens_k": (1,)},
-    "no keys": {"seqlens_k": (0, 0)},
-    "grouped heads": {"nheads_q": 6, "nheads_k": 2},
-    "small head dims": {"head_dim": 40, "head_dim_v": 24},
-    "negative scale": {"softmax_scale": -0.3},
-    "scale of zero": {"softmax_scale": 0.0, "causal": True},
-}
-
-
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("kernel", [D64, D128], ids=["d64", "d128"])
 def test_masks_and_shapes(kernel: Kernel, name: str) -> None:
     _run(kernel, replace(_case(kernel), **SHAPES[name]))
-
-
-RAGGED: dict[str, dict[str, Any]] = {
-    "every length": {"seqlens_q": (5, 231, 64, 0, 1), "seqlens_k": (17, 340, 0, 3, 1)},
-    "keys in use": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "seqused": True},
-    "one row": {"seqlens_q": (1,), "seqlens_k": (1,)},
-    "small head dims": {"seqlens_q": (130, 40), "seqlens_k": (150, 290), "head_dim": 72, "head_dim_v": 104},
-}
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["unbounded", "causal"])
