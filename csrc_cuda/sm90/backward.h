@@ -9,6 +9,7 @@
 
 #include "backward_consumer.h"
 #include "backward_producer.h"
+#include "chip.h"
 #include "common/launch.h"
 
 namespace flash_attn::cuda::sm90 {
@@ -122,22 +123,18 @@ void launch_backward(const BackwardParams& p, cudaStream_t stream) {
   using Element = typename Instance::Element;
   constexpr bool kVarlen = Instance::kFeatures.varlen;
   constexpr int kBlockM = Instance::kBlockM, kBlockN = Instance::kBlockN;
-  int device = 0, multiprocessors = 0, cache_bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) !=
-          cudaSuccess ||
-      cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device) != cudaSuccess) {
-    return;  // check_launch reads the error
-  }
+  const auto chip = current_chip();
+  if (!chip) return;
   // half of the cache: the other half is for k, v and the accumulator
   const BackwardArguments arguments{
       tensor_maps<Element, kVarlen, kBlockM, kBlockN>(p),
       tensor_map<Element, kVarlen>("dout", p.dout, p.dout_strides, p.head_dim_v, p.seqlen_q,
                                    p.nheads_q, p.batch, kBlockM),
       query_gradient_map<kVarlen>(p, kBlockN), p,
-      KeyOrder(p, kBlockN, cache_bytes / 2, sizeof(Element))};
-  launch(backward_kernel<Instance>, std::min(multiprocessors, arguments.order.tile_order().tiles()),
-         Instance::kThreads, Instance::kSharedBytes, arguments, stream);
+      KeyOrder(p, kBlockN, chip->cache_bytes / 2, sizeof(Element))};
+  launch(backward_kernel<Instance>,
+         std::min(chip->multiprocessors, arguments.order.tile_order().tiles()), Instance::kThreads,
+         Instance::kSharedBytes, arguments, stream);
 }
 
 }  // namespace flash_attn::cuda::sm90

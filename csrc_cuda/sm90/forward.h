@@ -6,6 +6,7 @@
 
 #include <cutlass/arch/reg_reconfig.h>
 
+#include "chip.h"
 #include "common/launch.h"
 #include "consumer.h"
 #include "producer.h"
@@ -122,19 +123,14 @@ __global__ void __launch_bounds__(Instance::kThreads, 1)
 template <class Instance>
 void launch_forward(const ForwardParams& p, cudaStream_t stream) {
   using Tile = typename Instance::Tile;
-  int device = 0, multiprocessors = 0, cache_bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) !=
-          cudaSuccess ||
-      cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device) != cudaSuccess) {
-    return;  // check_launch reads the error
-  }
+  const auto chip = current_chip();
+  if (!chip) return;
   // half of the cache: the other half is for q, out and the section that follows
   const ForwardArguments arguments{
       tensor_maps<typename Instance::Element, Instance::kFeatures.varlen, Tile::kBlockM,
                   Tile::kBlockN, Instance::kHeadDim>(p),
-      p, TileOrder(p, Tile::kBlockM, cache_bytes / 2, sizeof(typename Instance::Element))};
-  launch(forward_kernel<Instance>, std::min(multiprocessors, arguments.order.tiles()),
+      p, TileOrder(p, Tile::kBlockM, chip->cache_bytes / 2, sizeof(typename Instance::Element))};
+  launch(forward_kernel<Instance>, std::min(chip->multiprocessors, arguments.order.tiles()),
          Instance::kThreads, Instance::kSharedBytes, arguments, stream);
 }
 
