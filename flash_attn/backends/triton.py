@@ -106,10 +106,19 @@ class TritonBackend(Backend):
         return [] if architectures.find(arch) else [f"GPU architecture {arch} is unknown to flash_attn"]
 
     def build_reasons(self, spec: AttentionSpec, device: torch.device) -> list[str]:
-        """Why the interpreter cannot answer ``spec``: it cuts off what a conversion to fp8 has to round."""
-        if triton_runtime.interpreting() and spec.is_fp8:
+        """Why the kernels cannot be interpreted or compiled for ``spec``: fp8 that Triton does not convert there."""
+        encodings = [dtype for dtype in dict.fromkeys((spec.dtype, spec.key_dtype)) if dtype in FP8_DTYPES]
+        if not encodings:
+            return []
+        if triton_runtime.interpreting():
             return ["Triton's interpreter does not round to fp8"]
-        return []
+        arch = architectures.find(self._simulated or architecture_name(device))
+        assert arch is not None
+        return [
+            f"Triton does not convert {str(dtype).removeprefix('torch.')} on {arch.name}"
+            for dtype in encodings
+            if not _converts(arch, dtype)
+        ]
 
     def details(self) -> dict[str, str]:
         """The version of Triton and what runs its kernels here."""
@@ -157,3 +166,10 @@ class TritonBackend(Backend):
         arch = architecture_name(device) if on_gpu else self._simulated or _INTERPRETED_AS
         units = compute_units(device) if on_gpu else _PRETENDED_COMPUTE_UNITS
         return triton_runtime.ConfigChoice(arch, self._forward_config, self._autotune and on_gpu, units)
+
+
+def _converts(arch: architectures.Architecture, dtype: torch.dtype) -> bool:
+    """Whether Triton converts an fp8 ``dtype`` on ``arch``: on NVIDIA's GPUs e4m3 as their matrix units take it."""
+    if arch.vendor == "amd" or dtype == torch.float8_e5m2:
+        return True
+    return dtype == torch.float8_e4m3fn and arch.fp8 == "ocp"

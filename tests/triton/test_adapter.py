@@ -13,7 +13,7 @@ import torch
 import amdgpu_sim
 import ptx_sim
 from flash_attn import UnsupportedError, dispatch, environment, flash_attn_func
-from flash_attn.attention_spec import AttentionSpec
+from flash_attn.attention_spec import FP8_DTYPES, AttentionSpec
 from flash_attn.backends import gpu, simulation, triton_runtime
 from flash_attn.backends.triton import TritonBackend
 from flash_attn.diagnostics import check, info, support
@@ -90,6 +90,29 @@ def test_gpus_by_architecture(arch: str, reasons: list[str], monkeypatch: pytest
     found = TritonBackend().machine_reasons(GPU)
     assert [name for name in reasons if any(name in reason for reason in found)] == reasons
     assert len(found) == len(reasons)
+
+
+@pytest.mark.parametrize(
+    ("arch", "refused"),
+    [
+        ("gfx90a", []),
+        ("gfx1100", []),
+        ("sm_80", ["float8_e4m3fn", "float8_e4m3fnuz"]),
+        ("sm_86", ["float8_e4m3fn", "float8_e4m3fnuz"]),
+        ("sm_89", ["float8_e4m3fnuz"]),
+        ("sm_90", ["float8_e4m3fnuz"]),
+    ],
+)
+def test_fp8_that_triton_does_not_convert(arch: str, refused: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flash_attn.backends.triton.architecture_name", lambda device: arch)
+    spec = AttentionSpec(torch.bfloat16, 2, 2, 64, 64, 0.125)
+    found = []
+    for dtype in FP8_DTYPES:
+        cache = TritonBackend().build_reasons(spec._replace(kv_dtype=dtype), GPU)
+        assert TritonBackend().build_reasons(spec._replace(dtype=dtype), GPU) == cache
+        found += cache
+    assert sorted(found) == [f"Triton does not convert {name} on {arch}" for name in refused]
+    assert TritonBackend().build_reasons(spec, GPU) == []
 
 
 def test_architecture_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from decode_grid import SIMULATED, failures  # type: ignore[import-not-found]
+from decode_grid import FULL, SIMULATED, failures, is_fp8  # type: ignore[import-not-found]
 
-from flash_attn import environment
+from flash_attn import UnsupportedError, environment
 
 _QUICK = {
     "gfx90a": "left padding, paged, appended",
@@ -33,4 +33,8 @@ _QUICK = {
 )
 def test_grid(target: str, name: str, simulate: Callable[[str], None]) -> None:
     simulate(target)
-    assert not failures(name)
+    if target == "sm_80" and is_fp8(FULL[name]):
+        with pytest.raises(UnsupportedError, match="Triton does not convert float8_e4m3fn on sm_80"):
+            failures(name)
+    else:
+        assert not failures(name)
