@@ -56,6 +56,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(Launch, "run", lambda launch: names.append(launch.kernel.__name__))
     monkeypatch.setattr(TritonBackend, "machine_reasons", lambda backend, device: [])
+    monkeypatch.setattr("flash_attn.backends.triton.architecture_name", lambda device: "gfx942")
     monkeypatch.setattr(triton_runtime, "launching", lambda device, simulated: nullcontext())
     return names
 
